@@ -1,0 +1,150 @@
+"""
+The words of Entra, Graph and Sentinel as types. No I/O and no imports of ours.
+
+Identifiers are distinct types because mixing them up contains the wrong identity: the object id of
+a service principal, the appId, and the object id of the app registration all look alike.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, NewType
+
+ObjectId = NewType("ObjectId", str)
+"""Object id of a service principal (in the portal: Enterprise applications). What ID Protection wants."""
+AppId = NewType("AppId", str)
+"""Client id, shared by an app registration and its service principals in every tenant."""
+TenantId = NewType("TenantId", str)
+
+_GUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+# Owner tenants of Microsoft's own applications (merill/microsoft-info MicrosoftApps.csv: the two
+# that 737 of the 740 entries with an owner carry).
+MICROSOFT_TENANTS: Final = frozenset(
+    {TenantId("f8cdef31-a31e-4b4a-93e4-5f571e91255a"), TenantId("72f988bf-86f1-41af-91ab-2d7cd011db47")}
+)
+
+
+def is_guid(text: object) -> bool:
+    """Whether ``text`` is a GUID with hyphens and nothing else."""
+    return isinstance(text, str) and _GUID.fullmatch(text) is not None
+
+
+def object_id(text: object) -> ObjectId:
+    """Parse an object id, lower-cased. Raises ValueError for anything that is no GUID."""
+    if not isinstance(text, str) or not is_guid(text):
+        raise ValueError("not a GUID")
+    return ObjectId(text.lower())
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A question asked and not answered. Never the same as "no"."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotAsked:
+    """A question that was left out on purpose, with the reason. Never the same as "no" either."""
+
+    why: str
+
+
+class Kind(StrEnum):
+    """What sort of identity a service principal is; it decides which lever bites."""
+
+    APPLICATION = "application"
+    MULTITENANT_APPLICATION = "multitenant_application"
+    MANAGED_IDENTITY = "managed_identity"
+    AGENT_IDENTITY = "agent_identity"
+    AGENT_BLUEPRINT = "agent_blueprint"
+    MICROSOFT = "microsoft"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePrincipal:
+    """A service principal as Graph shows it. ``display_name`` is written by whoever owns the app: untrusted."""
+
+    object_id: ObjectId
+    app_id: AppId
+    display_name: str
+    kind: Kind
+    owner_tenant: TenantId | None
+    account_enabled: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """An app registration, read only to recognise an id given by mistake."""
+
+    application_object_id: str
+    app_id: AppId
+    display_name: str
+
+
+class RiskLevel(StrEnum):
+    """``riskLevel``, of the v1.0 metadata."""
+
+    NONE = "none"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    HIDDEN = "hidden"
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """
+    A ``riskyServicePrincipal``. None in a field means that Graph sent nothing we know: unknown, not "none".
+
+    Source: Graph v1.0 "riskyServicePrincipal"; after a confirmation riskState is ``confirmedCompromised``.
+    """
+
+    object_id: ObjectId
+    level: RiskLevel | None
+    state: str | None
+    is_processing: bool | None
+
+    @property
+    def confirmed(self) -> bool:
+        """Risk reads high, was confirmed, and Entra has finished working on it."""
+        return (
+            self.level is RiskLevel.HIGH
+            and self.state == "confirmedCompromised"
+            and self.is_processing is False
+        )
+
+    @property
+    def dismissed(self) -> bool:
+        """Somebody has taken the risk back, and Entra has finished working on it."""
+        return self.state in ("dismissed", "remediated", "confirmedSafe") and self.is_processing is False
+
+    @property
+    def microsoft_says(self) -> RiskLevel | None:
+        """Level that Microsoft's own detections gave; None when it is an administrator's confirmation (our echo)."""
+        return self.level if self.state == "atRisk" else None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """
+    A Conditional Access policy, the parts that decide whether it blocks a risky workload identity.
+
+    ``other_conditions`` names conditions and filters that are present and that we do not evaluate:
+    with any of them the answer about this policy is unknown, never "blocks".
+    """
+
+    id: str
+    display_name: str
+    state: str
+    include_service_principals: frozenset[str]
+    exclude_service_principals: frozenset[str]
+    risk_levels: frozenset[str]
+    include_applications: frozenset[str]
+    exclude_applications: frozenset[str]
+    blocks: bool
+    other_conditions: tuple[str, ...]

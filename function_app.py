@@ -1,0 +1,110 @@
+"""
+Bindings only: each function is one call into handlers/.
+
+Nothing heavy is imported here. The worker has to index this file before the first call can be answered;
+the SDKs are loaded by a thread shortly after.
+"""
+
+import threading
+
+import azure.functions as func
+
+app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)
+
+# Long enough for the worker to finish indexing, which this would slow down; short against any first call.
+_WARM_AFTER_SECONDS = 0.3
+
+
+@app.function_name("incidents")
+@app.route(route="incidents", methods=["POST"])
+async def incidents(req: func.HttpRequest) -> func.HttpResponse:
+    """A Sentinel playbook hands over an incident."""
+    return await _answer("incidents", req)
+
+
+@app.function_name("compromise")
+@app.route(route="principals/{principalId}/compromise", methods=["POST"])
+async def compromise(req: func.HttpRequest) -> func.HttpResponse:
+    """An analyst contains a principal."""
+    return await _answer("compromise", req)
+
+
+@app.function_name("containments")
+@app.route(route="containments/{id?}", methods=["GET"])
+async def containments(req: func.HttpRequest) -> func.HttpResponse:
+    """List containments, or read one."""
+    return await _answer("containments", req)
+
+
+@app.function_name("principal")
+@app.route(route="principals/{principalId}", methods=["GET"])
+async def principal(req: func.HttpRequest) -> func.HttpResponse:
+    """Read the dossier of one principal."""
+    return await _answer("principal", req)
+
+
+@app.function_name("killswitch")
+@app.route(route="killswitch", methods=["PUT"])
+async def killswitch(req: func.HttpRequest) -> func.HttpResponse:
+    """Stop every lever, or let them work again."""
+    return await _answer("killswitch", req)
+
+
+@app.function_name("health")
+@app.route(route="health", methods=["GET"])
+async def health(req: func.HttpRequest) -> func.HttpResponse:  # noqa: ARG001  # the binding wants the parameter
+    """Say that the app lives, and nothing else: anybody may ask."""
+    return func.HttpResponse('{"status":"alive"}', mimetype="application/json")
+
+
+@app.function_name("readiness")
+@app.route(route="readiness", methods=["GET"])
+async def readiness(req: func.HttpRequest) -> func.HttpResponse:
+    """Say what is missing before containment can work."""
+    return await _answer("readiness", req)
+
+
+@app.function_name("sweep")
+@app.timer_trigger(arg_name="timer", schedule="%AGENTBREAKER_SWEEP_SCHEDULE%", run_on_startup=False)
+async def sweep(timer: func.TimerRequest) -> None:  # noqa: ARG001  # the binding wants the parameter
+    """Run detections over the logs."""
+    await _tick("sweep")
+
+
+@app.function_name("settle")
+@app.timer_trigger(arg_name="timer", schedule="%AGENTBREAKER_SETTLE_SCHEDULE%", run_on_startup=False)
+async def settle(timer: func.TimerRequest) -> None:  # noqa: ARG001  # the binding wants the parameter
+    """Go on with what is pending."""
+    await _tick("settle")
+
+
+async def _answer(name: str, req: func.HttpRequest) -> func.HttpResponse:
+    from handlers.edge import answer
+    from handlers.http import Request
+
+    request = Request(
+        method=req.method or "",
+        route=dict(req.route_params),
+        query=dict(req.params),
+        headers={key.lower(): value for key, value in req.headers.items()},
+        body=req.get_body() or b"",
+    )
+    response = await answer(name, request)
+    return func.HttpResponse(response.text(), status_code=response.status, mimetype="application/json")
+
+
+async def _tick(name: str) -> None:
+    from handlers.edge import tick
+
+    await tick(name)
+
+
+def _warm() -> None:
+    from handlers.process import warm
+
+    warm()
+
+
+_warming = threading.Timer(_WARM_AFTER_SECONDS, _warm)
+_warming.daemon = True
+_warming.start()

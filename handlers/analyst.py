@@ -1,0 +1,238 @@
+"""What people ask over HTTP: contain a principal, read containments and dossiers, pull the kill switch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from clients.stores import Conflict, Insert, Replace, Write
+from clients.terms import ObjectId, ServicePrincipal, Unknown, object_id
+from handlers.auth import Role, caller, require
+from handlers.http import Problem, Request, Response, json_body
+from handlers.models import CompromiseBody, ContainmentView, Judgement, KillSwitchBody, parsed
+from response import flow, gathering
+from response.containment import Containment, State
+from response.evidence import NoSuchPrincipal
+from response.finding import Finding, Source, Tier
+from response.ledger import Draft, EntryKind, commit_with_entries
+from response.levers import LEVERS
+from response.opening import armed_in_words, load
+
+if TYPE_CHECKING:
+    from handlers.process import Process
+
+
+async def compromise(request: Request, process: Process) -> Response:
+    """
+    ``POST /api/principals/{principalId}/compromise``: contain this principal now.
+
+    200 when the lever was pulled (or was already), 202 while it waits, 409 when a guardrail refuses.
+    """
+    who = caller(request, process.settings)
+    require(who, Role.EXECUTE)
+    principal = _object_id(request.route.get("principalId", ""))
+    order = parsed(CompromiseBody, json_body(request))
+    if order.lever not in LEVERS:
+        raise Problem(400, "unknown_lever", f"There is no lever {order.lever[:60]!r}.", levers=sorted(LEVERS))
+    now = process.world.now()
+    finding = Finding(
+        source=Source.ANALYST,
+        rule_id="",
+        family="analyst",
+        tier=Tier.AUTO,
+        principal=principal,
+        first_seen=now,
+        last_seen=now,
+        reason=order.reason,
+        raised_by=who.object_id,
+    )
+    evidence, decision = await flow.judge(finding, process.world)
+    if isinstance(evidence.principal, NoSuchPrincipal):
+        raise _no_such_principal(evidence.principal)
+    if order.dry_run:
+        body = {"dryRun": True, "breaker": armed_in_words(evidence.armed), **Judgement.of(decision).shown()}
+        return Response(200, body)
+    opened = await flow.act(finding, evidence, decision, process.world)
+    containment = opened.containment
+    if containment is None:
+        raise Problem(409, "not_contained", "; ".join(decision.reasons), **Judgement.of(decision).shown())
+    view = ContainmentView.of(containment).shown()
+    vetoes = Judgement.of(opened.decision).vetoes
+    if vetoes:
+        raise Problem(409, "vetoed", "A guardrail refused: " + "; ".join(vetoes), containment=view)
+    if containment.state is State.FAILED:
+        raise Problem(502, "containment_failed", _message(containment), containment=view)
+    waits = containment.state in (State.CLAIMED, State.AWAITING_APPROVAL, State.PROPOSED)
+    return Response(202 if waits else 200, view | {"message": _message(containment)})
+
+
+def _message(c: Containment) -> str:
+    match c.state:
+        case State.PROPOSED:
+            return "The mode is observe: nothing was touched. AGENTBREAKER_MODE=approve or enforce lets a person act."
+        case State.AWAITING_APPROVAL:
+            touched = (
+                "An earlier confirmation may stand (see reasons)" if c.touched else "Nothing was touched"
+            )
+            return f"{touched}; a person with Containment.Approve decides: " + "; ".join(c.reasons)
+        case State.CLAIMED:
+            return "Recorded, and not accepted by Graph yet; the settle timer goes on with it."
+        case State.FAILED:
+            return f"The containment failed: {c.failure}"
+        case State.PULLED:
+            return "Graph accepted the confirmation. That is no block yet: read this containment again for proof."
+        case _:
+            return "There was an open containment of this principal; this order has joined it."
+
+
+async def containments(request: Request, process: Process) -> Response:
+    """``GET /api/containments[?state=&principalId=&since=]`` and ``GET /api/containments/{id}``."""
+    require(caller(request, process.settings), Role.READ)
+    wanted = request.route.get("id")
+    if wanted:
+        try:
+            found, _ = await load(process.world.store, wanted[:100])
+        except (KeyError, ValueError) as error:
+            raise Problem(404, "containment_not_found", "There is no containment with this id.") from error
+        return Response(200, ContainmentView.of(found).shown())
+    state, principal, since = _filters(request)
+    records = await process.world.store.scan("containment:")
+    kept = [
+        c
+        for c in (Containment.from_body(record.body) for record in records)
+        if (state is None or c.state is state)
+        and (principal is None or c.principal == principal)
+        and (since is None or c.opened_at >= since)
+    ]
+    kept.sort(key=lambda c: c.opened_at, reverse=True)
+    return Response(200, {"value": [ContainmentView.of(c).shown() for c in kept]})
+
+
+def _filters(request: Request) -> tuple[State | None, ObjectId | None, datetime | None]:
+    unknown = sorted(set(request.query) - {"state", "principalId", "since", "code"})
+    if unknown:
+        raise Problem(
+            400,
+            "unknown_filter",
+            f"Unknown query parameter: {', '.join(unknown)[:200]}.",
+            known=["state", "principalId", "since"],
+        )
+    state, principal, since = (request.query.get(name) for name in ("state", "principalId", "since"))
+    if state is not None and state not in set(State):
+        raise Problem(
+            400, "unknown_state", f"There is no state {state[:60]!r}.", states=[str(s) for s in State]
+        )
+    moment = None
+    if since is not None:
+        try:
+            moment = datetime.fromisoformat(since.replace(" ", "+"))  # a bare + in a query means a blank
+        except ValueError as error:
+            raise Problem(400, "not_a_time", "since is no ISO 8601 time.") from error
+        if moment.tzinfo is None:
+            raise Problem(400, "not_a_time", "since needs a time zone, such as 2026-11-24T10:00:00Z.")
+    return State(state) if state else None, _object_id(principal) if principal else None, moment
+
+
+async def principal(request: Request, process: Process) -> Response:
+    """``GET /api/principals/{principalId}``: the dossier of one principal; what could not be read says so."""
+    require(caller(request, process.settings), Role.READ)
+    world, wanted = process.world, _object_id(request.route.get("principalId", ""))
+    found = await gathering.find_principal(wanted, world)
+    if isinstance(found, NoSuchPrincipal):
+        raise _no_such_principal(found)
+    policies = await gathering.answered(gathering.current_policies(world))
+    findings = await world.store.scan(f"finding:{wanted}:")
+    containments_of = [
+        c
+        for r in await world.store.scan("containment:")
+        if (c := Containment.from_body(r.body)).principal == wanted
+    ]
+    body: dict[str, Any] = {
+        "principal": _shown(found),
+        "breaker": armed_in_words(gathering.armed_for(found, policies)),
+        "protected": None
+        if process.world.policy.protected is None
+        else wanted in process.world.policy.protected,
+        "findings": [record.body for record in findings],
+        "containments": [
+            ContainmentView.of(c).shown() for c in sorted(containments_of, key=lambda c: c.opened_at)
+        ],
+        "residualAccess": _residual(containments_of, world.now()),
+    }
+    return Response(200, body)
+
+
+def _shown(found: ServicePrincipal | Unknown) -> dict[str, Any]:
+    if isinstance(found, Unknown):
+        return {"unknown": found.why}
+    words = asdict(found)
+    return {
+        "objectId": words["object_id"],
+        "appId": words["app_id"],
+        "displayName": words["display_name"],
+        "kind": words["kind"],
+        "ownerTenant": words["owner_tenant"],
+        "accountEnabled": words["account_enabled"],
+    }
+
+
+def _residual(containments_of: list[Containment], now: datetime) -> dict[str, Any]:
+    ends = [c.residual_until for c in containments_of if c.is_open and c.residual_until]
+    if not ends:
+        return {"until": None, "meaning": "No lever was pulled, so access is not limited."}
+    over = max(ends) <= now
+    meaning = (
+        "Every token issued before the block has expired."
+        if over
+        else "Tokens issued before the block may work until then; Graph tokens of clients with continuous access evaluation end earlier."
+    )
+    return {"until": max(ends), "meaning": meaning}
+
+
+async def killswitch(request: Request, process: Process) -> Response:
+    """``PUT /api/killswitch``: stop every lever at once, or let them work again."""
+    who = caller(request, process.settings)
+    require(who, Role.APPROVE)
+    order = parsed(KillSwitchBody, json_body(request))
+    world = process.world
+    body = {
+        "stopped": order.stopped,
+        "reason": order.reason,
+        "by": who.object_id,
+        "at": world.now().isoformat(),
+    }
+
+    async def build() -> tuple[list[Write], list[Draft]]:
+        record = await world.store.get(gathering.KILL_SWITCH)
+        write: Write = (
+            Insert(gathering.KILL_SWITCH, body)
+            if record is None
+            else Replace(gathering.KILL_SWITCH, body, record.etag)
+        )
+        draft = Draft(
+            kind=EntryKind.KILL_SWITCH, actor=who.object_id, subject="", containment_id="", body=dict(body)
+        )
+        return [write], [draft]
+
+    for _ in range(10):
+        try:
+            await commit_with_entries(world.store, build)
+        except Conflict:  # two people at once: the later order stands
+            continue
+        return Response(200, body)
+    raise Problem(409, "conflict", "Others are changing the kill switch at this moment. Try again.")
+
+
+def _object_id(text: str) -> ObjectId:
+    try:
+        return object_id(text)
+    except ValueError as error:
+        raise Problem(
+            400, "not_an_object_id", "principalId must be the object id (a GUID) of a service principal."
+        ) from error
+
+
+def _no_such_principal(found: NoSuchPrincipal) -> Problem:
+    message = "There is no service principal with this object id in the tenant."
+    return Problem(404, "principal_not_found", f"{message} {found.hint}".strip())

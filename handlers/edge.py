@@ -1,0 +1,108 @@
+"""The outermost edge: find the handler, run it, and turn whatever it raises into an answer without a traceback."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from clients.errors import ClientError, NotSent, OutcomeUnknown, Refused, Throttled, Unavailable
+from clients.stores import StoreError
+from handlers.http import Problem, Request, Response
+from handlers.process import Once
+from settings import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from handlers.process import Process
+
+log = logging.getLogger("agentbreaker.edge")
+ONCE: Final = Once()
+_HANDLERS: Final = {
+    "incidents": "handlers.incidents",
+    "compromise": "handlers.analyst",
+    "containments": "handlers.analyst",
+    "principal": "handlers.analyst",
+    "killswitch": "handlers.analyst",
+    "readiness": "handlers.health",
+    "sweep": "handlers.sweeps",
+    "settle": "handlers.sweeps",
+}
+
+
+async def answer(name: str, request: Request, once: Once = ONCE) -> Response:
+    """Run the HTTP handler ``name``. Every failure becomes ``{"error": {code, message, details}}``."""
+    try:
+        process = await once.get()
+        handler: Callable[[Request, Process], Awaitable[Response]] = _find(name)
+        return await handler(request, process)
+    except Problem as problem:
+        return problem.response()
+    except Exception as error:  # noqa: BLE001  # the edge: recorded here, and the caller gets an answer
+        return _failed(name, error)
+
+
+async def tick(name: str, once: Once = ONCE) -> None:
+    """Run the timer ``name``. Raises what it raises, so that the platform counts the failure."""
+    process = await once.get()
+    run: Callable[[Process], Awaitable[None]] = _find(name)
+    await run(process)
+
+
+def _find(name: str) -> Any:
+    return getattr(importlib.import_module(_HANDLERS[name]), name)
+
+
+def _failed(name: str, error: Exception) -> Response:
+    """Map a failure to what the caller can do about it. Types decide, texts are for people."""
+    problem = _problem(error)
+    if problem.status == 500:
+        log.error("%s failed: %s", name, type(error).__name__, exc_info=error)
+    else:
+        log.warning("%s failed: %s", name, error)
+    return problem.response()
+
+
+def _problem(error: Exception) -> Problem:
+    match error:
+        case SettingsError():
+            # Nobody can be authenticated without settings, so what is wrong with them is for the log only.
+            return Problem(
+                503,
+                "settings_unreadable",
+                "The app's settings cannot be read, so it does nothing. Its log says which.",
+            )
+        case StoreError():
+            return Problem(
+                503,
+                "store_unavailable",
+                "State could not be read or written, so nothing more was done. Send it again.",
+                cause=type(error).__name__,
+            )
+        case Throttled(retry_after=wait):
+            seconds = None if wait is None else int(wait.total_seconds())
+            return Problem(
+                503,
+                "throttled",
+                f"{error.service} is throttling. Send it again later.",
+                retryAfterSeconds=seconds,
+            )
+        case Refused():
+            return Problem(
+                502,
+                "permission_missing",
+                f"{error}. A permission or licence of this app is missing; see /api/readiness.",
+            )
+        case Unavailable() | NotSent():
+            return Problem(503, "service_unavailable", f"{error}. Send it again later.")
+        case OutcomeUnknown():
+            return Problem(
+                503,
+                "outcome_unknown",
+                f"{error}. It may have taken effect; the settle timer looks before acting again.",
+            )
+        case ClientError():
+            return Problem(502, "service_error", f"{error}.")
+        case _:
+            return Problem(500, "internal", "The app failed; the cause is in its log.")

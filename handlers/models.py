@@ -1,0 +1,185 @@
+"""What callers send and what they are sent, as pydantic models; the OpenAPI document is made from these."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
+
+from handlers.http import Problem
+
+if TYPE_CHECKING:
+    from response.containment import Containment
+    from response.decision import Decision
+
+M = TypeVar("M", bound=BaseModel)
+Reason = Annotated[str, Field(min_length=3, max_length=2000, description="Why, in words for the record.")]
+
+
+def parsed(model: type[M], body: Any) -> M:
+    """Check a body against a model. Raises: Problem 400 with every fault at once."""
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        faults = [
+            {"field": ".".join(str(part) for part in fault["loc"]) or "(body)", "problem": fault["msg"]}
+            for fault in error.errors(include_url=False, include_input=False, include_context=False)
+        ]
+        raise Problem(
+            400, "wrong_shape", "The body does not have the documented shape.", faults=faults
+        ) from None
+
+
+class _Sent(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class IncidentObject(BaseModel):
+    """The incident in a playbook's body: only its ARM id is used, everything else is read again from Sentinel."""
+
+    id: Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+class IncidentBody(BaseModel):
+    """What the playbook sends: its trigger body. A pointer, not proof."""
+
+    object: IncidentObject
+
+
+class CompromiseBody(_Sent):
+    """Order to contain a principal."""
+
+    reason: Reason
+    lever: Annotated[str, Field(description="Only confirm-compromised exists.")] = "confirm-compromised"
+    dry_run: Annotated[StrictBool, Field(alias="dryRun", description="Judge, and touch nothing.")] = False
+
+
+class KillSwitchBody(_Sent):
+    """Stop all levers, or let them work again."""
+
+    stopped: StrictBool
+    reason: Reason
+
+
+class _Shown(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+    def shown(self) -> dict[str, Any]:
+        """Give the JSON that callers see."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class Judgement(_Shown):
+    """A verdict with its reasons."""
+
+    verdict: str
+    mode: str
+    reasons: list[str]
+    unchecked: list[str]
+    vetoes: list[str]
+
+    @classmethod
+    def of(cls, decision: Decision) -> Judgement:
+        """Show a decision."""
+        return cls(
+            verdict=decision.verdict,
+            mode=decision.mode,
+            reasons=list(decision.reasons),
+            unchecked=list(decision.unchecked),
+            vetoes=[str(veto) for veto in decision.vetoes],
+        )
+
+
+class ContainmentView(_Shown):
+    """A containment as the API shows it."""
+
+    id: str
+    principal_id: Annotated[str, Field(alias="principalId")]
+    principal_name: Annotated[str, Field(alias="principalName", description="Untrusted text.")]
+    app_id: Annotated[str, Field(alias="appId")]
+    kind: str
+    state: str
+    mode: str
+    lever: str
+    automatic: bool
+    requested_by: Annotated[str, Field(alias="requestedBy")]
+    opened_at: Annotated[datetime, Field(alias="openedAt")]
+    updated_at: Annotated[datetime, Field(alias="updatedAt")]
+    pulled_at: Annotated[datetime | None, Field(alias="pulledAt")]
+    confirmed_at: Annotated[datetime | None, Field(alias="confirmedAt")]
+    residual_access_until: Annotated[datetime | None, Field(alias="residualAccessUntil")]
+    breaker: str
+    reasons: list[str]
+    unchecked: list[str]
+    vetoes: list[str]
+    findings: list[dict[str, Any]]
+    incidents: list[str]
+    proof: dict[str, Any] | None
+    failure: str
+
+    @classmethod
+    def of(cls, c: Containment) -> ContainmentView:
+        """Show a containment."""
+        return cls(
+            id=c.id,
+            principal_id=c.principal,
+            principal_name=c.principal_name,
+            app_id=c.app_id,
+            kind=c.kind,
+            state=c.state,
+            mode=c.mode,
+            lever=c.lever,
+            automatic=c.automatic,
+            requested_by=c.requested_by,
+            opened_at=c.opened_at,
+            updated_at=c.updated_at,
+            pulled_at=c.pull.accepted_at if c.pull else None,
+            confirmed_at=c.confirmed_at,
+            residual_access_until=c.residual_until,
+            breaker=c.armed,
+            reasons=list(c.reasons),
+            unchecked=list(c.unchecked),
+            vetoes=list(c.vetoes),
+            findings=[
+                {
+                    "ruleId": f.rule_id,
+                    "source": f.source,
+                    "reason": f.reason,
+                    "firstSeen": f.first_seen,
+                    "lastSeen": f.last_seen,
+                }
+                for f in c.findings
+            ],
+            incidents=[incident.name for incident in c.incidents],
+            proof=None
+            if c.proof is None
+            else {
+                "eventId": c.proof.event_id,
+                "at": c.proof.at,
+                "errorCode": c.proof.error_code,
+                "policyId": c.proof.policy_id,
+            },
+            failure=c.failure,
+        )
+
+
+class IncidentResult(_Shown):
+    """What an incident led to, for one principal."""
+
+    principal_id: Annotated[str, Field(alias="principalId")]
+    containment_id: Annotated[str | None, Field(alias="containmentId")]
+    state: str | None
+    repeated: bool
+    judgement: Judgement
+
+
+class IncidentAnswer(_Shown):
+    """What an incident led to."""
+
+    incident: str
+    outcome: str
+    results: list[IncidentResult]
+    not_used: Annotated[
+        list[str], Field(alias="notUsed", description="Ids in the incident that name no service principal.")
+    ]

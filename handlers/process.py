@@ -1,0 +1,157 @@
+"""
+The outside things of this process, built once: settings, rules, clients, store.
+
+A Functions worker has one event loop, and runs of different triggers overlap in it. Everything here is
+built on first use and then only read; a run's own state travels as arguments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import ssl
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from clients.terms import ObjectId
+from response.policy import ResponsePolicy
+from settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from azure.core.credentials_async import AsyncTokenCredential
+
+    from detections.catalog import Rule
+    from response.world import World
+
+log = logging.getLogger("agentbreaker.process")
+# What the first call would otherwise wait for; imported in a thread after the app has been indexed.
+_HEAVY: Final = (
+    "handlers.incidents",
+    "handlers.analyst",
+    "handlers.sweeps",
+    "handlers.health",
+    "azure.identity.aio",
+    "azure.monitor.query.aio",
+    "msgraph.graph_service_client",
+    "msgraph.generated.models.o_data_errors.o_data_error",
+    "msgraph.generated.service_principals.item.service_principal_item_request_builder",
+    "msgraph.generated.identity_protection.risky_service_principals.risky_service_principals_request_builder",
+    "msgraph.generated.identity_protection.risky_service_principals.confirm_compromised.confirm_compromised_post_request_body",
+    "msgraph.generated.identity.conditional_access.policies.policies_request_builder",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """Settings, rules and world of this process."""
+
+    settings: Settings
+    rules: tuple[Rule, ...]
+    world: World
+    _closing: tuple[Any, ...] = ()
+
+    async def close(self) -> None:
+        """Close every connection. Only tests and the local host end a process in an orderly way."""
+        for thing in self._closing:
+            await (thing.aclose() if hasattr(thing, "aclose") else thing.close())
+
+
+def warm() -> None:
+    """Import the SDKs. Runs in a thread of its own after start, so that the first incident need not wait."""
+    started = time.perf_counter()
+    for name in _HEAVY:
+        importlib.import_module(name)
+    log.debug("SDKs imported in %.2f s", time.perf_counter() - started)
+
+
+async def build(settings: Settings) -> Process:
+    """
+    Build clients and store from settings. Sends nothing yet.
+
+    Raises: CatalogError when a rule cannot be read; ValueError for a store that is none.
+    """
+    await asyncio.to_thread(warm)
+    import httpx
+
+    from clients.graph import GraphClient
+    from clients.logs import LogsClient
+    from clients.sentinel import SentinelClient
+    from clients.stores import open_store
+    from detections import catalog
+    from response.turns import Turns
+    from response.world import World
+
+    # httpx and azure-core write full URLs, thus ids and names, at INFO.
+    for name in ("httpx", "httpcore", "azure", "msal"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    rules = await asyncio.to_thread(catalog.load)
+    if unknown := sorted(set(settings.rule_modes) - {rule.id for rule in rules}):
+        raise SettingsError([f"AGENTBREAKER_RULE_MODES names rules that do not exist: {', '.join(unknown)}"])
+    credential = _credential(settings)
+    verify: ssl.SSLContext | bool = True
+    if settings.ca_bundle:
+        verify = ssl.create_default_context()
+        verify.load_verify_locations(settings.ca_bundle)
+    http = httpx.AsyncClient(
+        timeout=httpx.Timeout(30, connect=5), follow_redirects=False, verify=verify, http2=True
+    )
+    store = open_store(settings.store, settings.tenant_id, credential)
+    turns = Turns(store)
+    graph = GraphClient(settings.graph_url, credential, http, settings.tenant_id, turns.take)
+    logs = LogsClient(settings.logs_url, credential, settings.workspace_id, ca_bundle=settings.ca_bundle)
+    world = World(
+        graph=graph,
+        logs=logs,
+        sentinel=SentinelClient(settings.arm_url, credential, http),
+        store=store,
+        turns=turns,
+        policy=ResponsePolicy(
+            settings.mode, settings.rule_modes, settings.protected, settings.automatic_per_hour
+        ),
+        own_principals=frozenset(ObjectId(item) for item in settings.own_principals),
+        policies_max_age=settings.policies_max_age,
+        batch_size=settings.batch_size,
+        now=lambda: datetime.now(UTC),
+    )
+    return Process(settings, rules, world, (logs, http, store, credential))
+
+
+def _credential(settings: Settings) -> AsyncTokenCredential:
+    """The managed identity in Azure; a client secret only where one was written, on a laptop."""
+    from azure.identity.aio import ClientSecretCredential, ManagedIdentityCredential
+
+    if settings.client_secret and settings.client_id:
+        known = settings.authority_url.startswith("https://login.microsoftonline.")
+        options: dict[str, Any] = {"connection_verify": settings.ca_bundle} if settings.ca_bundle else {}
+        return ClientSecretCredential(
+            settings.tenant_id,
+            settings.client_id,
+            settings.client_secret,
+            authority=settings.authority_url,
+            disable_instance_discovery=not known,
+            **options,
+        )
+    return (
+        ManagedIdentityCredential(client_id=settings.client_id)
+        if settings.client_id
+        else ManagedIdentityCredential()
+    )
+
+
+class Once:
+    """Builds the process on first use; a failed build is tried again by the next call."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._process: Process | None = None
+
+    async def get(self) -> Process:
+        """Give the process. Raises: what ``Settings.from_env`` and ``build`` raise."""
+        async with self._lock:
+            if self._process is None:
+                self._process = await build(Settings.from_env(os.environ))
+            return self._process

@@ -1,0 +1,242 @@
+"""
+A containment: what was decided about one principal and how far it has come. The record and its changes, pure.
+
+    proposed ─► (awaiting_approval) ─► claimed ─► pulled ─► confirmed ─► proven ─► half_open ─► closed
+    aside: vetoed, rejected, expired, failed, not_covered
+
+``opening.py`` writes the first state, ``pulling.py`` pulls levers, ``verification.py`` proves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, NewType, Self
+from uuid import uuid4
+
+from clients.terms import ObjectId, object_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from response.finding import Finding
+
+ContainmentId = NewType("ContainmentId", str)
+
+# Lifetime of access tokens without continuous access evaluation is random, 60 to 90 minutes
+# (entra-docs access-tokens.md): what was issued just before the block is dead after the longest.
+TOKEN_LIFETIME: Final = timedelta(minutes=90)
+_KEPT: Final = 50  # findings and incidents listed in one record; all are in the ledger
+
+
+class State(StrEnum):
+    """States of a containment (design: "States")."""
+
+    PROPOSED = "proposed"
+    AWAITING_APPROVAL = "awaiting_approval"
+    CLAIMED = "claimed"
+    PULLED = "pulled"
+    CONFIRMED = "confirmed"
+    PROVEN = "proven"
+    NOT_COVERED = "not_covered"
+    FAILED = "failed"
+    VETOED = "vetoed"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    HALF_OPEN = "half_open"
+    CLOSED = "closed"
+
+
+CONTAINED: Final = frozenset({State.PULLED, State.CONFIRMED, State.PROVEN, State.NOT_COVERED})
+"""States in which Graph has accepted the lever and nothing has shown that it failed."""
+
+
+class FailureReason(StrEnum):
+    """Why a containment failed; empty when it did not."""
+
+    NONE = ""
+    REFUSED = "refused"
+    NOT_HIGH = "not_high"
+    ACTIVITY_AFTER = "activity_after"
+
+
+class PullOutcome(StrEnum):
+    """What is known about a lever that was or is being pulled."""
+
+    STARTED = "started"
+    UNKNOWN = "unknown"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """One pull of a lever. ``started_at`` is written before the request leaves."""
+
+    attempt: str
+    started_at: datetime
+    outcome: PullOutcome
+    accepted_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A denial seen in the sign-in log: which row, when it happened, which policy it names."""
+
+    event_id: str
+    at: datetime
+    error_code: str
+    policy_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentRef:
+    """A Sentinel incident that a containment answers."""
+
+    name: str
+    arm_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FindingRef:
+    """What the record keeps of a finding."""
+
+    source: str
+    rule_id: str
+    reason: str
+    first_seen: datetime
+    last_seen: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Containment:
+    """The record. ``principal_name`` and finding reasons may carry text from the tenant: untrusted."""
+
+    id: ContainmentId
+    principal: ObjectId
+    principal_name: str
+    app_id: str
+    kind: str
+    state: State
+    mode: str
+    lever: str
+    automatic: bool
+    requested_by: str
+    opened_at: datetime
+    updated_at: datetime
+    reasons: tuple[str, ...]
+    unchecked: tuple[str, ...]
+    vetoes: tuple[str, ...]
+    armed: str
+    findings: tuple[FindingRef, ...] = ()
+    incidents: tuple[IncidentRef, ...] = ()
+    is_open: bool = True
+    claimed_at: datetime | None = None
+    pull: Pull | None = None
+    confirmed_at: datetime | None = None
+    proof: Proof | None = None
+    failure: str = ""
+    failed_because: FailureReason = FailureReason.NONE
+    residual_until: datetime | None = None
+    armed_policies: tuple[str, ...] = field(default=())
+
+    @property
+    def key(self) -> str:
+        """Key in the store."""
+        return f"containment:{self.id}"
+
+    @property
+    def pulling(self) -> bool:
+        """Whether a request is, or may be, under way."""
+        return self.state is State.CLAIMED and self.pull is not None
+
+    @property
+    def touched(self) -> bool:
+        """Whether Graph has accepted the lever once, or may have: nothing may say "nothing was touched" then."""
+        return self.residual_until is not None or self.pull is not None
+
+    def changed(self, now: datetime, **changes: Any) -> Self:
+        """Give the record with changes and the time of change."""
+        return replace(self, updated_at=max(now, self.updated_at + timedelta(microseconds=1)), **changes)
+
+    def joined_by(self, finding: Finding, now: datetime) -> Self:
+        """Give the record with one more finding, and its incident if it has one."""
+        incidents = self.incidents
+        if finding.incident_name and all(ref.name != finding.incident_name for ref in incidents):
+            incidents = (*incidents, IncidentRef(finding.incident_name, finding.incident_arm_id))[-_KEPT:]
+        return self.changed(
+            now, findings=(*self.findings, finding_ref(finding))[-_KEPT:], incidents=incidents
+        )
+
+    def to_body(self) -> dict[str, Any]:
+        """Give the record as JSON for the store."""
+        return {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Self:
+        """Read back what ``to_body`` wrote. Raises: KeyError, TypeError or ValueError for anything else."""
+        pull, proof = body["pull"], body["proof"]
+        return cls(
+            **{
+                **body,
+                "principal": object_id(body["principal"]),
+                "state": State(body["state"]),
+                "failed_because": FailureReason(body["failed_because"]),
+                **{
+                    name: _time(body[name])
+                    for name in ("opened_at", "updated_at", "claimed_at", "confirmed_at", "residual_until")
+                },
+                **{name: tuple(body[name]) for name in ("reasons", "unchecked", "vetoes", "armed_policies")},
+                "findings": tuple(
+                    FindingRef(
+                        **{
+                            **ref,
+                            "first_seen": _time(ref["first_seen"]),
+                            "last_seen": _time(ref["last_seen"]),
+                        }
+                    )
+                    for ref in body["findings"]
+                ),
+                "incidents": tuple(IncidentRef(**ref) for ref in body["incidents"]),
+                "pull": pull
+                and Pull(
+                    pull["attempt"],
+                    _moment(pull["started_at"]),
+                    PullOutcome(pull["outcome"]),
+                    _time(pull["accepted_at"]),
+                ),
+                "proof": proof and Proof(**{**proof, "at": _moment(proof["at"])}),
+            }
+        )
+
+
+def new_id(now: datetime) -> ContainmentId:
+    """Make an id that people can read aloud and that sorts by time."""
+    return ContainmentId(f"{now:%Y%m%dT%H%M%S}-{uuid4().hex[:8]}")
+
+
+def finding_ref(finding: Finding) -> FindingRef:
+    """Give what the record keeps of a finding."""
+    return FindingRef(
+        str(finding.source), finding.rule_id, finding.reason[:200], finding.first_seen, finding.last_seen
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Turn a field into JSON: times as ISO text, records as objects, tuples as lists."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    return value
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else _moment(text)
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)

@@ -1,0 +1,165 @@
+"""
+Judgement: finding, evidence and policy in, verdict with reasons out. Pure.
+
+Two sentences hold whatever the evidence is, and property tests try to break them:
+an added ``Unknown`` never turns "ask" or "watch" into "contain"; a guardrail never adds a lever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from clients.terms import Kind, NotAsked, RiskLevel, ServicePrincipal, Unknown
+from response.evidence import Evidence, NoSuchPrincipal
+from response.finding import CORROBORATION_WINDOW, Finding, Source, Tier
+from response.levers import CONFIRM_COMPROMISED
+from response.policy import Mode
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from response.policy import ResponsePolicy
+
+
+class Verdict(StrEnum):
+    """What to do: pull the lever, ask a person, or only watch."""
+
+    CONTAIN = "contain"
+    ASK = "ask"
+    WATCH = "watch"
+
+
+@dataclass(frozen=True, slots=True)
+class Veto:
+    """A guardrail's refusal. ``forbids`` true: not even a person may; false: a person decides."""
+
+    guardrail: str
+    reason: str
+    forbids: bool
+
+    def __str__(self) -> str:
+        return f"{self.guardrail}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A verdict with its reasons; ``lever`` is empty where nothing should be pulled."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    unchecked: tuple[str, ...]
+    mode: Mode
+    lever: str = ""
+    automatic: bool = True
+    vetoes: tuple[Veto, ...] = ()
+
+    @property
+    def forbidden(self) -> bool:
+        """Whether some guardrail refuses even a person."""
+        return any(veto.forbids for veto in self.vetoes)
+
+    def with_vetoes(self, vetoes: tuple[Veto, ...]) -> Decision:
+        """Take away what the vetoes refuse; never adds anything."""
+        if not vetoes:
+            return self
+        verdict = Verdict.ASK if self.verdict is Verdict.CONTAIN else self.verdict
+        return replace(
+            self, verdict=verdict, lever="" if any(v.forbids for v in vetoes) else self.lever, vetoes=vetoes
+        )
+
+
+LEVER: Final = CONFIRM_COMPROMISED.id
+
+_NOT_REACHED: Final = {
+    Kind.MANAGED_IDENTITY: "Conditional Access cannot block a managed identity; disabling it would",
+    Kind.MULTITENANT_APPLICATION: "Conditional Access covers single-tenant applications only; disabling the service principal would block it here",
+    Kind.AGENT_IDENTITY: "an agent identity has a risk store of its own (riskyAgents), which this version does not write; disabling the agent identity would block it",
+    Kind.AGENT_BLUEPRINT: "a blueprint principal has a risk store of its own (riskyAgents), which this version does not write",
+    Kind.MICROSOFT: "it is an application of Microsoft's own",
+    Kind.OTHER: "its kind of identity is not known, so no lever is known to bite",
+}  # fmt: skip
+
+
+def decide(finding: Finding, evidence: Evidence, policy: ResponsePolicy, now: datetime) -> Decision:
+    """Judge one finding. ``now`` is the moment of judgement, aware UTC."""
+    verdict, reasons = _verdict(finding, evidence, policy, now)
+    return Decision(
+        verdict=verdict,
+        reasons=(*reasons, *finding.doubts),
+        unchecked=evidence.unchecked(),
+        mode=policy.mode_for(finding.rule_id),
+        lever=LEVER if _reachable(evidence) and verdict is not Verdict.WATCH else "",
+        automatic=finding.source is not Source.ANALYST,
+    )
+
+
+def _verdict(
+    finding: Finding, evidence: Evidence, policy: ResponsePolicy, now: datetime
+) -> tuple[Verdict, tuple[str, ...]]:
+    match evidence.principal:
+        case NoSuchPrincipal(hint=hint):
+            return Verdict.WATCH, (f"there is no service principal with this object id. {hint}".strip(),)
+        case Unknown(why=why):
+            return Verdict.ASK, (f"the principal could not be read: {why}",)
+        case ServicePrincipal(kind=kind) if kind not in CONFIRM_COMPROMISED.bites_on:
+            if finding.tier is Tier.CONTEXT:
+                return Verdict.WATCH, ("context only", _NOT_REACHED[kind])
+            return Verdict.ASK, (_NOT_REACHED[kind],)
+        case ServicePrincipal():
+            return _weight(finding, evidence, policy, now)
+
+
+def _weight(
+    finding: Finding, evidence: Evidence, policy: ResponsePolicy, now: datetime
+) -> tuple[Verdict, tuple[str, ...]]:
+    """Weigh a finding about a principal that the lever can reach."""
+    if finding.source is Source.ANALYST:
+        return Verdict.CONTAIN, ("a person asked for it",)
+    if finding.tier is Tier.CONTEXT:
+        return Verdict.WATCH, ("context only: adds to the dossier",)
+    if finding.tier is Tier.APPROVAL or finding.doubts:
+        return Verdict.ASK, ("a person decides about findings of this sort",)
+    if isinstance(evidence.armed, Unknown):
+        return Verdict.ASK, (f"whether an enabled policy would bite could not be read: {evidence.armed.why}",)
+    if finding.tier is Tier.AUTO:
+        return Verdict.CONTAIN, ("one finding of this sort is enough",)
+    return _corroborated(finding, evidence, policy, now)
+
+
+def _corroborated(
+    finding: Finding, evidence: Evidence, policy: ResponsePolicy, now: datetime
+) -> tuple[Verdict, tuple[str, ...]]:
+    if isinstance(evidence.earlier, tuple):
+        others = sorted({f.rule_id for f in evidence.earlier if corroborates(f, finding, policy, now)})
+        if others:
+            return Verdict.CONTAIN, (f"independent signs agree: {', '.join((finding.rule_id, *others))}",)
+    if evidence.microsoft_risk in (RiskLevel.MEDIUM, RiskLevel.HIGH):
+        return Verdict.CONTAIN, (f"Microsoft's own detections give it risk {evidence.microsoft_risk}",)
+    for answer in (evidence.earlier, evidence.microsoft_risk):
+        if isinstance(answer, Unknown | NotAsked):
+            return Verdict.ASK, (f"one sign, and whether another agrees could not be checked: {answer.why}",)
+    return Verdict.WATCH, ("one sign alone; a second of another family within 60 minutes would contain it",)
+
+
+def corroborates(other: Finding, finding: Finding, policy: ResponsePolicy, now: datetime) -> bool:
+    """
+    Tell whether another finding is an independent sign.
+
+    It is of another family, fresh, and would itself carry weight: findings of tier context, of rules that may
+    only be observed, and incidents of analytics rules nobody vouched for (no rule of ours) do not count.
+    """
+    return (
+        other.family != finding.family
+        and now - other.last_seen <= CORROBORATION_WINDOW
+        and other.tier is not Tier.CONTEXT
+        and (other.rule_id != "" or other.tier is Tier.AUTO)
+        and other.source is not Source.ANALYST
+        and (policy.mode is Mode.OBSERVE or policy.mode_for(other.rule_id) is not Mode.OBSERVE)
+    )
+
+
+def _reachable(evidence: Evidence) -> bool:
+    principal = evidence.principal
+    return isinstance(principal, ServicePrincipal) and principal.kind in CONFIRM_COMPROMISED.bites_on

@@ -1,0 +1,59 @@
+"""Facts checked about a finding: each is known, Unknown (asked, not answered) or NotAsked (left out on purpose)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from clients.terms import NotAsked, Unknown
+
+if TYPE_CHECKING:
+    from clients.terms import ObjectId, RiskLevel, ServicePrincipal
+    from response.finding import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Armed:
+    """An enabled policy would block this principal once its risk is high. ``policies`` are their ids."""
+
+    policies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NotArmed:
+    """No enabled policy would block it. ``why`` says so for a person, ``would_bite`` what would."""
+
+    why: str
+    would_bite: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoSuchPrincipal:
+    """Graph answered: there is no service principal with this object id. ``hint`` helps who gave the id."""
+
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """
+    What could be checked about one principal at one moment.
+
+    ``microsoft_risk`` is the level of Microsoft's own detections, None when there are none.
+    ``earlier`` are findings about the principal in the corroboration window, the new one not among them.
+    """
+
+    principal: ServicePrincipal | NoSuchPrincipal | Unknown
+    armed: Armed | NotArmed | Unknown
+    own_identities: frozenset[ObjectId] | Unknown
+    microsoft_risk: RiskLevel | Unknown | NotAsked | None
+    earlier: tuple[Finding, ...] | Unknown
+    automatic_last_hour: int | Unknown
+    kill_switch_stopped: bool | Unknown
+
+    def unchecked(self) -> tuple[str, ...]:
+        """Every question without an answer, in words."""
+        values = ((f.name.replace("_", " "), getattr(self, f.name)) for f in fields(self))
+        return tuple(
+            f"{name}: {value.why}" for name, value in values if isinstance(value, Unknown | NotAsked)
+        )

@@ -1,0 +1,122 @@
+"""
+The flow, whole. Read this first.
+
+    respond   one finding: evidence, decision, guardrails, claim, lever, told
+    settle    what is pending: pull what is claimed, look after unknown outcomes, prove, tell
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from clients.errors import ClientError
+from clients.terms import Unknown
+from response import gathering, pulling, telling, verification
+from response.containment import Containment, State
+from response.decision import corroborates, decide
+from response.evidence import NoSuchPrincipal
+from response.finding import Source, Tier
+from response.gathering import gather
+from response.guardrails import guard
+from response.opening import Opened, open_or_join
+
+if TYPE_CHECKING:
+    from response.decision import Decision
+    from response.evidence import Evidence
+    from response.finding import Finding
+    from response.world import World
+
+log = logging.getLogger("agentbreaker.flow")
+# A caller waits this long for its lever; a playbook's HTTP action waits about two minutes.
+PULL_WITHIN: Final = timedelta(seconds=20)
+
+
+async def judge(finding: Finding, world: World) -> tuple[Evidence, Decision]:
+    """Gather evidence and decide, guardrails included. Touches nothing and writes nothing but the policy reading."""
+    now = world.now()
+    evidence = await gather(finding, world, now)
+    decision = decide(finding, evidence, world.policy, now)
+    return evidence, guard(decision, finding, evidence, world.policy)
+
+
+async def respond(finding: Finding, world: World) -> Opened:
+    """
+    Take one finding as far as it goes now; ``settle`` takes it further.
+
+    Raises: StoreError. Then nothing was pulled that is not recorded, and the finding can be sent again.
+    """
+    while True:
+        evidence, decision = await judge(finding, world)
+        if isinstance(evidence.principal, NoSuchPrincipal) and finding.source is not Source.RULE:
+            # Perhaps it is not there yet: nothing is recorded, so that a redelivery is judged afresh.
+            return Opened(None, decision)
+        opened = await act(finding, evidence, decision, world)
+        if opened.containment is not None or not await _more_signs(finding, evidence, world):
+            return opened
+
+
+async def _more_signs(finding: Finding, evidence: Evidence, world: World) -> bool:
+    """
+    Whether a finding of another family was recorded while this one was judged.
+
+    Two runs may each find one sign and miss the other's. Each looks again after it has recorded its own, so
+    whichever records last sees both.
+    """
+    known = evidence.earlier
+    if finding.tier is not Tier.CORROBORATED or isinstance(known, Unknown):
+        return False
+    now = world.now()
+    seen = {other.key for other in known}
+    return any(
+        other.key not in seen and corroborates(other, finding, world.policy, now)
+        for other in await gathering.earlier_findings(finding, world.store, now)
+    )
+
+
+async def act(finding: Finding, evidence: Evidence, decision: Decision, world: World) -> Opened:
+    """Carry out a judgement: record it, pull the lever if it says so, tell. Raises: as ``respond``."""
+    opened = await open_or_join(finding, decision, evidence, world, world.now())
+    containment = opened.containment
+    if containment is not None and containment.state is State.CLAIMED:
+        containment = await pulling.pull_until_done(containment.id, world, PULL_WITHIN)
+    if containment is not None:
+        await telling.tell(containment.id, world)
+    _log(opened.decision, containment)
+    return Opened(containment, opened.decision, opened.repeated)
+
+
+async def settle(world: World) -> list[Containment]:
+    """
+    Go on with everything that is pending; give the containments whose state changed.
+
+    Raises: StoreError.
+    """
+    recovered = await pulling.recover(world)
+    changed = await verification.verify_pending(world)
+    for containment_id in dict.fromkeys((*recovered, *(c.id for c in changed))):
+        await telling.tell(containment_id, world)
+    await telling.retold(world)
+    await _refresh_policies(world)
+    return changed
+
+
+async def _refresh_policies(world: World) -> None:
+    """Read the policies before they are too old, so that no containment has to wait for them."""
+    try:
+        await gathering.current_policies(world, refresh_after=world.policies_max_age / 2)
+    except ClientError as error:
+        log.warning("Conditional Access policies could not be read: %s", error)
+
+
+def _log(decision: Decision, containment: Containment | None) -> None:
+    """One line a run; no ids of principals and no names at INFO."""
+    log.info(
+        "run containment=%s verdict=%s state=%s vetoes=%d unchecked=%d",
+        containment.id if containment else "-",
+        decision.verdict,
+        containment.state if containment else "-",
+        len(decision.vetoes),
+        len(decision.unchecked),
+    )

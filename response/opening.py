@@ -1,0 +1,411 @@
+"""
+Open a containment for a decision, or join the one that is open. What happens first is the record.
+
+``open:<principal>`` is inserted in the same atomic batch as the record, the ledger entries and the storm
+brake's count: of two racing runs one inserts and the other finds it and joins. Nothing is pulled that is
+not recorded here first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from clients.errors import ClientError
+from clients.stores import Conflict, Delete, Insert, Put, Record, Replace, Store, Write
+from clients.terms import ServicePrincipal, Unknown
+from response import gathering
+from response.containment import (
+    CONTAINED,
+    Containment,
+    FailureReason,
+    IncidentRef,
+    State,
+    finding_ref,
+    new_id,
+)
+from response.decision import Decision, Verdict, Veto
+from response.evidence import Armed, Evidence, NotArmed
+from response.finding import BOLDNESS, Tier
+from response.ledger import Draft, EntryKind, commit_with_entries
+from response.policy import Mode
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from response.finding import Finding
+    from response.world import World
+
+log = logging.getLogger("agentbreaker.opening")
+ACTOR: Final = "agentbreaker"
+AFTER_CONTAINMENT: Final = "after-containment"
+"""Family of rules that report activity a block should have ended."""
+# How long a block may take to bite before activity counts against it; the same 10 minutes as in rule AG-30c.
+BITES_WITHIN: Final = timedelta(minutes=10)
+_RACES: Final = 40  # a run that loses this often to others gives up and says so
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a finding led to. ``repeated``: this incident had been answered before, and nothing was written."""
+
+    containment: Containment | None
+    decision: Decision
+    repeated: bool = False
+
+
+async def open_or_join(
+    finding: Finding, decision: Decision, evidence: Evidence, world: World, now: datetime
+) -> Opened:
+    """
+    Record the finding and its decision; open or join a containment.
+
+    Raises: StoreError. Nothing has been pulled then, and the same finding can be sent again.
+    """
+    for race in range(_RACES):
+        try:
+            return await _try(finding, decision, evidence, world, now)
+        except Conflict:  # somebody else wrote about this principal between our read and our write
+            await asyncio.sleep(random.uniform(0, 0.01 * (race + 1)))
+    raise Conflict(f"open:{finding.principal}")
+
+
+async def _try(
+    finding: Finding, decision: Decision, evidence: Evidence, world: World, now: datetime
+) -> Opened:
+    before = await world.store.get(_incident_key(finding)) if finding.incident_name else None
+    if before is not None and not _weighs_more(finding, decision, before):
+        answered = before.body["containment"]  # redelivered: the answer of the first time stands
+        return Opened((await load(world.store, answered))[0] if answered else None, decision, repeated=True)
+    pointer = await world.store.get(f"open:{finding.principal}")
+    if pointer is not None:
+        containment, etag = await load(world.store, pointer.body["containment"])
+        if not await _undone(containment, decision, world):
+            return await _join(finding, decision, evidence, world, containment, etag, before, now)
+        await _close(containment, etag, pointer, world, now)
+    if decision.verdict is Verdict.WATCH:
+        return await _watch(finding, decision, world, before, now)
+    return await _open(finding, decision, evidence, world, before, now)
+
+
+def _weighs_more(finding: Finding, decision: Decision, before: Record) -> bool:
+    """Whether an incident that was answered has become more: an alert of a bolder rule was grouped into it."""
+    if decision.verdict is Verdict.WATCH:
+        return False
+    watched = not before.body["containment"]
+    return watched or BOLDNESS.index(finding.tier) > BOLDNESS.index(Tier(before.body["tier"]))
+
+
+async def _undone(containment: Containment, decision: Decision, world: World) -> bool:
+    """
+    Whether somebody has dismissed the risk in Entra since the lever was pulled.
+
+    Asked only where a new finding would contain: it costs the tenant's ID Protection second. Unread means no.
+    """
+    # PULLED: Entra may still show the dismissal of before. FAILED after a pull: the label is what was dismissed.
+    settled = containment.state in CONTAINED - {State.PULLED} or (
+        containment.state is State.FAILED and containment.failed_because is not FailureReason.REFUSED
+    )
+    if decision.verdict is not Verdict.CONTAIN or not settled:
+        return False
+    try:
+        risk = await world.graph.risk(containment.principal)
+    except ClientError:
+        return False
+    return risk is not None and risk.dismissed
+
+
+async def _close(containment: Containment, etag: str, pointer: Record, world: World, now: datetime) -> None:
+    closed = containment.changed(now, state=State.CLOSED, is_open=False)
+    note = "the risk was dismissed in Entra; a new finding opens a new containment"
+
+    async def build() -> tuple[list[Write], list[Draft]]:
+        body: dict[str, object] = {"state": closed.state, "note": note}
+        draft = Draft(EntryKind.CLOSED, ACTOR, closed.principal, closed.id, body)
+        writes: list[Write] = [Replace(closed.key, closed.to_body(), etag), Delete(pointer.key, pointer.etag)]
+        return [*writes, *telling_note(closed, now)], [draft]
+
+    await commit_with_entries(world.store, build)
+
+
+async def _watch(
+    finding: Finding, decision: Decision, world: World, before: Record | None, now: datetime
+) -> Opened:
+    async def build() -> tuple[list[Write], list[Draft]]:
+        writes: list[Write] = [_known(finding, now), *_incident_write(finding, "", before)]
+        return writes, _judged(finding, decision, "")
+
+    await commit_with_entries(world.store, build)
+    return Opened(None, decision)
+
+
+async def _open(
+    finding: Finding,
+    decision: Decision,
+    evidence: Evidence,
+    world: World,
+    before: Record | None,
+    now: datetime,
+) -> Opened:
+    brake, brake_write = await _brake(decision, world, now)
+    decision = decision.with_vetoes(brake)
+    state, kind = _first_state(decision)
+    containment = _first_record(finding, decision, evidence, state, now)
+
+    async def build() -> tuple[list[Write], list[Draft]]:
+        writes: list[Write] = [
+            Insert(containment.key, containment.to_body()),
+            _known(finding, now),
+            *_incident_write(finding, containment.id, before),
+            *telling_note(containment, now),
+        ]
+        if containment.is_open:
+            writes.append(Insert(f"open:{finding.principal}", {"containment": containment.id}))
+        if state is State.CLAIMED:
+            writes.append(Insert(f"claimed:{containment.id}", {"principal": containment.principal}))
+            writes += brake_write
+        opened = _draft(kind, finding, containment.id, {"state": state, "mode": decision.mode})
+        return writes, [*_judged(finding, decision, containment.id), opened]
+
+    await commit_with_entries(world.store, build)
+    return Opened(containment, decision)
+
+
+async def _join(
+    finding: Finding,
+    decision: Decision,
+    evidence: Evidence,
+    world: World,
+    containment: Containment,
+    etag: str,
+    before: Record | None,
+    now: datetime,
+) -> Opened:
+    joined = containment.joined_by(finding, now)
+    kind = EntryKind.JOINED
+    extra: list[Write] = []
+    if _shows_that_the_block_failed(finding, containment):
+        reason = FailureReason.ACTIVITY_AFTER
+        joined = joined.changed(now, state=State.FAILED, failed_because=reason, failure=finding.reason[:500])
+        kind = EntryKind.FAILED
+    elif _may_go_on(containment, decision):
+        brake, brake_write = await _brake(decision, world, now)
+        decision = decision.with_vetoes(brake)
+        state, first_kind = _first_state(decision)
+        if state is State.CLAIMED:
+            joined = _claimed_again(joined, decision, evidence, now)
+            kind = first_kind
+            extra = list(brake_write)
+            if await world.store.get(f"claimed:{joined.id}") is None:
+                extra.append(Insert(f"claimed:{joined.id}", {"principal": joined.principal}))
+
+    async def build() -> tuple[list[Write], list[Draft]]:
+        writes: list[Write] = [
+            Replace(joined.key, joined.to_body(), etag),
+            _known(finding, now),
+            *_incident_write(finding, joined.id, before),
+            *telling_note(joined, now),
+            *extra,
+        ]
+        drafts = _judged(finding, decision, joined.id)
+        return writes, [*drafts, _draft(kind, finding, joined.id, {"state": joined.state})]
+
+    await commit_with_entries(world.store, build)
+    return Opened(joined, decision)
+
+
+def _shows_that_the_block_failed(finding: Finding, containment: Containment) -> bool:
+    """Whether activity was seen later after the pull than a block may take to bite."""
+    accepted = containment.pull.accepted_at if containment.pull else None
+    return (
+        finding.family == AFTER_CONTAINMENT
+        and containment.state in CONTAINED
+        and accepted is not None
+        and finding.last_seen > accepted + BITES_WITHIN
+    )
+
+
+def _may_go_on(containment: Containment, decision: Decision) -> bool:
+    """
+    Whether a new decision may claim what is open.
+
+    What waits may; what Graph refused may, since nothing took effect; what failed otherwise only for a person.
+    """
+    waits = containment.state in (State.PROPOSED, State.AWAITING_APPROVAL)
+    if decision.automatic and containment.state is State.AWAITING_APPROVAL and containment.pull is not None:
+        return False  # the lever may have been pulled: a person looks before it is pulled again
+    refused = containment.failed_because is FailureReason.REFUSED
+    failed = containment.state is State.FAILED and (refused or not decision.automatic)
+    return decision.verdict is Verdict.CONTAIN and (waits or failed)
+
+
+def _claimed_again(joined: Containment, decision: Decision, evidence: Evidence, now: datetime) -> Containment:
+    """Give the record as the new decision claims it: on what is known now, without the pull of before."""
+    principal = evidence.principal if isinstance(evidence.principal, ServicePrincipal) else None
+    return joined.changed(
+        now,
+        state=State.CLAIMED,
+        mode=str(decision.mode),
+        reasons=(*joined.reasons, *decision.reasons)[-20:],
+        unchecked=decision.unchecked,
+        vetoes=(),
+        lever=decision.lever,
+        automatic=decision.automatic,
+        claimed_at=now,
+        pull=None,
+        proof=None,
+        confirmed_at=None,
+        failure="",
+        failed_because=FailureReason.NONE,
+        armed=armed_in_words(evidence.armed),
+        armed_policies=evidence.armed.policies if isinstance(evidence.armed, Armed) else (),
+        **({"kind": str(principal.kind), "app_id": principal.app_id} if principal else {}),
+    )
+
+
+def _known(finding: Finding, now: datetime) -> Put:
+    """Remember the finding and when it was judged."""
+    return Put(finding.key, finding.to_body() | {"judged_at": now.isoformat()})
+
+
+def _incident_write(finding: Finding, containment_id: str, before: Record | None) -> list[Write]:
+    """Remember how an incident was answered, so that its redelivery is recognised."""
+    if not finding.incident_name:
+        return []
+    body = {"containment": containment_id, "tier": finding.tier}
+    key = _incident_key(finding)
+    return [Insert(key, body) if before is None else Replace(key, body, before.etag)]
+
+
+def telling_note(containment: Containment, now: datetime) -> list[Write]:
+    """
+    Note, in the commit that changes a containment, that its incidents have to be told.
+
+    Whoever tells takes the note away afterwards (``telling.py``), so that nobody is left untold by a crash.
+    """
+    if not containment.incidents:
+        return []
+    return [Put(f"untold:{containment.id}", {"at": now.isoformat(), "tries": 0})]
+
+
+async def load(store: Store, containment_id: str) -> tuple[Containment, str]:
+    """Read a containment and its etag. Raises: StoreError; KeyError when it is not there."""
+    record = await store.get(f"containment:{containment_id}")
+    if record is None:
+        raise KeyError(containment_id)
+    return Containment.from_body(record.body), record.etag
+
+
+async def load_readable(store: Store, containment_id: str) -> tuple[Containment, str] | None:
+    """Read a containment and its etag; None, and a warning, for one that is gone or unreadable. Raises: StoreError."""
+    try:
+        return await load(store, containment_id)
+    except (KeyError, TypeError, ValueError) as error:
+        log.warning("a containment is unreadable and left alone: %s", type(error).__name__)
+        return None
+
+
+async def _brake(decision: Decision, world: World, now: datetime) -> tuple[tuple[Veto, ...], list[Write]]:
+    """
+    Count an automatic containment in the same batch that claims it.
+
+    The guardrail has asked before, but many runs may have asked at once: only a conditional write
+    makes the cap hold. Gives the veto when the cap is reached, else the write that counts this one.
+    """
+    state, _ = _first_state(decision)
+    if not decision.automatic or state is not State.CLAIMED:
+        return (), []
+    record = await world.store.get(gathering.BRAKE)
+    times = gathering.recent_times(record.body, now) if record else []
+    if len(times) >= world.policy.automatic_per_hour:
+        reason = f"storm brake: {len(times)} automatic containments in the last hour are all that is allowed"
+        return (*decision.vetoes, Veto("storm-brake", reason, forbids=False)), []
+    body = {"times": [*times, now.isoformat()]}
+    return (), [Replace(gathering.BRAKE, body, record.etag) if record else Insert(gathering.BRAKE, body)]
+
+
+def _first_state(decision: Decision) -> tuple[State, EntryKind]:
+    if decision.forbidden:
+        return State.VETOED, EntryKind.VETOED
+    if decision.mode is Mode.OBSERVE:
+        return State.PROPOSED, EntryKind.PROPOSED
+    waits = decision.verdict is Verdict.ASK or (decision.mode is Mode.APPROVE and decision.automatic)
+    if waits or not decision.lever:
+        return State.AWAITING_APPROVAL, EntryKind.PARKED
+    return State.CLAIMED, EntryKind.CLAIMED
+
+
+def _first_record(
+    finding: Finding, decision: Decision, evidence: Evidence, state: State, now: datetime
+) -> Containment:
+    principal = evidence.principal if isinstance(evidence.principal, ServicePrincipal) else None
+    return Containment(
+        id=new_id(now),
+        principal=finding.principal,
+        principal_name=principal.display_name[:200] if principal else "",
+        app_id=principal.app_id if principal else "",
+        kind=str(principal.kind) if principal else "",
+        state=state,
+        mode=str(decision.mode),
+        lever=decision.lever,
+        automatic=decision.automatic,
+        requested_by=finding.raised_by,
+        opened_at=now,
+        updated_at=now,
+        reasons=decision.reasons,
+        unchecked=decision.unchecked,
+        vetoes=tuple(str(veto) for veto in decision.vetoes),
+        armed=armed_in_words(evidence.armed),
+        claimed_at=now if state is State.CLAIMED else None,
+        findings=(finding_ref(finding),),
+        incidents=(IncidentRef(finding.incident_name, finding.incident_arm_id),)
+        if finding.incident_name
+        else (),
+        is_open=state is not State.VETOED,
+        armed_policies=evidence.armed.policies if isinstance(evidence.armed, Armed) else (),
+    )
+
+
+def armed_in_words(armed: Armed | NotArmed | Unknown) -> str:
+    """Say in a sentence whether the breaker is armed."""
+    match armed:
+        case Armed(policies=policies):
+            return f"armed: blocked by policy {', '.join(policies)}"
+        case NotArmed(why=why, would_bite=would_bite):
+            return f"not armed: {why}. What would bite: {would_bite}"
+        case Unknown(why=why):
+            return f"unknown: {why}"
+
+
+def _judged(finding: Finding, decision: Decision, containment_id: str) -> list[Draft]:
+    """Ledger entries that say what was claimed and how it was judged."""
+    claim = finding.to_body() | {"event_ids": list(finding.event_ids[:20])}
+    judgement: dict[str, object] = {
+        "verdict": decision.verdict,
+        "mode": decision.mode,
+        "reasons": list(decision.reasons),
+        "unchecked": list(decision.unchecked),
+        "vetoes": [str(veto) for veto in decision.vetoes],
+    }
+    return [
+        _draft(EntryKind.FINDING_RECORDED, finding, containment_id, claim),
+        _draft(EntryKind.DECISION_MADE, finding, containment_id, judgement),
+    ]
+
+
+def _draft(kind: EntryKind, finding: Finding, containment_id: str, body: dict[str, object]) -> Draft:
+    return Draft(
+        kind=kind,
+        actor=finding.raised_by,
+        subject=finding.principal,
+        containment_id=containment_id,
+        body=body,
+    )
+
+
+def _incident_key(finding: Finding) -> str:
+    return f"incident:{finding.incident_name}:{finding.principal}"

@@ -1,0 +1,61 @@
+"""The outside things of one run. Only the flow sees the whole; each step is given what it uses."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime, timedelta
+
+    from clients.errors import ClientError
+    from clients.graph import GraphClient
+    from clients.logs import LogsClient
+    from clients.sentinel import SentinelClient
+    from clients.stores import Store
+    from clients.terms import ObjectId
+    from response.policy import ResponsePolicy
+    from response.turns import Turns
+
+
+class PoliciesGate:
+    """
+    One run of a process reads the policies while the others wait for its answer: a reading costs a turn.
+
+    A failure is an answer too: whoever waited gets it, instead of trying as long again, one after the other.
+    """
+
+    REMEMBERED_SECONDS: Final = 5.0
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self._failed: tuple[float, ClientError] | None = None
+
+    def failed(self, error: ClientError) -> None:
+        """Remember a failed reading."""
+        self._failed = time.monotonic(), error
+
+    def raise_if_just_failed(self) -> None:
+        """Raise what the last reading raised, if that was a moment ago."""
+        if self._failed is not None and time.monotonic() - self._failed[0] < self.REMEMBERED_SECONDS:
+            raise self._failed[1]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Clients, store and policy of one process; ``now`` gives aware UTC."""
+
+    graph: GraphClient
+    logs: LogsClient
+    sentinel: SentinelClient
+    store: Store
+    turns: Turns
+    policy: ResponsePolicy
+    own_principals: frozenset[ObjectId]
+    policies_max_age: timedelta
+    batch_size: int
+    now: Callable[[], datetime]
+    policies_gate: PoliciesGate = field(default_factory=PoliciesGate)

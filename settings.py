@@ -1,0 +1,242 @@
+"""
+Every setting of the app: name, default, meaning. Read once, at start, by ``Settings.from_env``.
+
+Nobody else reads the environment. Each default is the safe side, and a value that cannot be
+read stops the app with all faults listed at once: a half-read configuration must not act.
+The kill switch is not a setting; it is read from the store before every lever.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from response.policy import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_WORKSPACE = re.compile(
+    r"/subscriptions/[0-9a-f-]{36}/resourcegroups/[^/]+"
+    r"/providers/microsoft\.operationalinsights/workspaces/[^/]+",
+    re.IGNORECASE,
+)
+LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class SettingsError(ValueError):
+    """One or more settings cannot be read. ``faults`` names each, what is wrong and what to write."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("settings cannot be read: " + "; ".join(faults))
+        self.faults = tuple(faults)
+
+
+# --- parsers: text in, value out, ValueError with a sentence for a person ----------------------
+
+
+def _guid(text: str) -> str:
+    value = text.strip().lower()
+    if not _GUID.fullmatch(value):
+        raise ValueError("is not a GUID")
+    return value
+
+
+def _optional_guid(text: str) -> str | None:
+    return _guid(text) if text.strip() else None
+
+
+def _guids(text: str) -> frozenset[str]:
+    return frozenset(_guid(part) for part in re.split(r"[,\s]+", text.strip()) if part)
+
+
+def _protected(text: str) -> frozenset[str] | None:
+    """None when nothing was written: an absent list is unreadable, not empty."""
+    if not text.strip():
+        return None
+    return frozenset() if text.strip().lower() == "none" else _guids(text)
+
+
+def _mode(text: str) -> Mode:
+    try:
+        return Mode(text.strip().lower())
+    except ValueError:
+        raise ValueError("is none of observe, approve, enforce") from None
+
+
+def _rule_modes(text: str) -> Mapping[str, Mode]:
+    modes = {}
+    for part in filter(None, re.split(r"[,\s]+", text.strip())):
+        rule, equals, mode = part.partition("=")
+        if not equals or not re.fullmatch(r"AG-\d{2}[a-z]?", rule):
+            raise ValueError(f"has {part!r} where AG-04=observe is expected")
+        if rule in modes:
+            raise ValueError(f"names {rule} twice")
+        modes[rule] = _mode(mode)
+    return modes
+
+
+def _workspace(text: str) -> str:
+    value = text.strip().rstrip("/")
+    if not _WORKSPACE.fullmatch(value):
+        raise ValueError(
+            "is not the ARM id of a Log Analytics workspace (/subscriptions/.../workspaces/NAME)"
+        )
+    return value
+
+
+def _url(*hosts: str) -> Callable[[str], str]:
+    """A base URL whose host is one of ``hosts`` (or below a ``.suffix``); http only for localhost."""
+
+    def parse(text: str) -> str:
+        url = urlsplit(text.strip())
+        host = (url.hostname or "").lower()
+        if host in LOCAL_HOSTS and url.scheme in ("http", "https"):
+            return text.strip().rstrip("/")
+        known = any(host.endswith(h) if h.startswith(".") else host == h for h in hosts)
+        if url.scheme != "https" or not known or url.port not in (None, 443) or "@" in url.netloc:
+            raise ValueError(f"must be https and one of {', '.join(hosts)} (http only for localhost)")
+        return text.strip().rstrip("/")
+
+    return parse
+
+
+def _count(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\d+", text.strip()) or not least <= int(text) <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def _seconds(least: int, most: int) -> Callable[[str], timedelta]:
+    return lambda text: timedelta(seconds=_count(least, most)(text))
+
+
+def _store(text: str) -> str:
+    """Checked again, in full, where the store is opened; here only the kind is."""
+    value = text.strip()
+    if not value.startswith(("sqlite:///", "https://", "http://localhost", "http://127.0.0.1")):
+        raise ValueError("must be sqlite:///PATH or https://ACCOUNT.table.core.windows.net/TABLE")
+    return value
+
+
+def _text(text: str) -> str:
+    return text.strip()
+
+
+def _is_true(text: str) -> bool:
+    return text.strip().lower() in ("true", "1")
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table. ``default`` None means: must be written."""
+
+    name: str
+    field: str
+    default: str | None
+    meaning: str
+    parse: Callable[[str], Any]
+    sample: str | None = None
+
+
+P: Final = "AGENTBREAKER_"
+SETTINGS: Final = (
+    Setting(P + "MODE", "mode", "observe", "observe: decide and record, touch nothing. approve: automatic findings wait for a person. enforce: contain.", _mode),
+    Setting(P + "RULE_MODES", "rule_modes", "", "Modes of single rules, AG-07=observe,AG-08=approve. The more careful of rule and global mode wins.", _rule_modes),
+    Setting(P + "TENANT_ID", "tenant_id", None, "The Entra tenant this app guards.", _guid, "11111111-1111-4111-8111-111111111111"),
+    Setting(P + "WORKSPACE_ID", "workspace_id", None, "Log Analytics workspace (its GUID) that rules query.", _guid, "22222222-2222-4222-8222-222222222222"),
+    Setting(P + "WORKSPACE_RESOURCE_ID", "workspace_resource_id", None, "ARM id of that workspace. Incidents of any other workspace are refused.", _workspace, "/subscriptions/33333333-3333-4333-8333-333333333333/resourceGroups/rg-sec/providers/Microsoft.OperationalInsights/workspaces/law-sec"),
+    Setting(P + "PROTECTED_PRINCIPALS", "protected", "", "Object ids never contained, separated by commas, or the word none. Left empty, nothing is contained at all: an absent list is not an empty one.", _protected, "none"),
+    Setting(P + "OWN_PRINCIPALS", "own_principals", "", "Object ids of the playbook, the deployer and other parts of this system, besides the app's own identity.", _guids),
+    Setting(P + "AUTOMATIC_PER_HOUR", "automatic_per_hour", "3", "Storm brake: automatic containments in any 60 minutes, over all runs; more wait for a person.", _count(0, 1000)),
+    Setting(P + "TRUSTED_ANALYTICS_RULES", "trusted_rules", "", "GUIDs of further Sentinel analytics rules whose incidents may contain without a person. Agentbreaker's own rules are known already.", _guids),
+    Setting(P + "STORE", "store", "sqlite:///.state/agentbreaker.db", "Where state and ledger live: sqlite:///PATH, or https://ACCOUNT.table.core.windows.net/TABLE.", _store),
+    Setting(P + "BATCH_SIZE", "batch_size", "50", "Principals in one confirmCompromised call. The documentation names no limit.", _count(1, 60)),
+    Setting(P + "POLICIES_MAX_AGE_SECONDS", "policies_max_age", "300", "How old the last reading of Conditional Access policies may be before it is read again.", _seconds(1, 3600)),
+    Setting(P + "CLIENT_ID", "client_id", "", "Application (client) id of the app's own identity; empty for a system-assigned managed identity.", _optional_guid),
+    Setting(P + "CLIENT_SECRET", "client_secret", "", "Only for a laptop. Empty in Azure, where the managed identity is used.", _text),
+    Setting(P + "AUTHORITY_URL", "authority_url", "https://login.microsoftonline.com", "Token endpoint. https even on localhost.", _url("login.microsoftonline.com", "login.microsoftonline.us")),
+    Setting(P + "GRAPH_URL", "graph_url", "https://graph.microsoft.com", "Microsoft Graph.", _url("graph.microsoft.com", "graph.microsoft.us", "dod-graph.microsoft.us")),
+    Setting(P + "LOGS_URL", "logs_url", "https://api.loganalytics.io", "Log Analytics query API.", _url("api.loganalytics.io", "api.loganalytics.azure.com", "api.loganalytics.us")),
+    Setting(P + "ARM_URL", "arm_url", "https://management.azure.com", "Azure Resource Manager, for Sentinel incidents.", _url("management.azure.com", "management.usgovcloudapi.net")),
+    Setting(P + "CA_BUNDLE", "ca_bundle", "", "PEM file of further certificate authorities to trust, for a proxy that inspects TLS or a simulated tenant.", _text),
+    Setting(P + "SWEEP_SCHEDULE", "sweep_schedule", "0 */5 * * * *", "When detections run (NCRONTAB, UTC). Read by the Functions host.", _text),
+    Setting(P + "SETTLE_SCHEDULE", "settle_schedule", "*/30 * * * * *", "When pending containments are settled (NCRONTAB, UTC). Read by the Functions host.", _text),
+    Setting("WEBSITE_AUTH_ENABLED", "easy_auth", "", "Written by the platform, never by you: says that Easy Auth checks callers. Anything but True and every call is refused.", _is_true),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings, parsed. See ``SETTINGS`` for what each means."""
+
+    mode: Mode
+    rule_modes: Mapping[str, Mode]
+    tenant_id: str
+    workspace_id: str
+    workspace_resource_id: str
+    protected: frozenset[str] | None
+    own_principals: frozenset[str]
+    automatic_per_hour: int
+    trusted_rules: frozenset[str]
+    store: str
+    batch_size: int
+    policies_max_age: timedelta
+    client_id: str | None
+    client_secret: str = field(repr=False)
+    authority_url: str
+    graph_url: str
+    logs_url: str
+    arm_url: str
+    ca_bundle: str
+    sweep_schedule: str
+    settle_schedule: str
+    easy_auth: bool
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Settings:
+        """
+        Read every setting from ``env``.
+
+        Raises: SettingsError with all faults, and with names that look like settings but are none
+        (a typing error in AGENTBREAKER_PROTECTED_PRINCIPALS must not read as "nothing protected").
+        """
+        faults, values = [], {}
+        for setting in SETTINGS:
+            text = env.get(setting.name, setting.default)
+            if text is None or (setting.default is None and not text.strip()):
+                faults.append(f"{setting.name} is missing: {setting.meaning}")
+                continue
+            try:
+                values[setting.field] = setting.parse(text)
+            except ValueError as fault:
+                faults.append(f"{setting.name} {fault}")
+        known = {setting.name for setting in SETTINGS}
+        faults += [
+            f"{name} is no setting of this app"
+            for name in sorted(env)
+            if name.startswith(P) and name not in known
+        ]
+        if urlsplit(values.get("authority_url", "")).scheme == "http":
+            faults.append(P + "AUTHORITY_URL must be https: azure-identity refuses anything else")
+        azure = [name for name in ("WEBSITE_INSTANCE_ID", "WEBSITE_SITE_NAME") if env.get(name)]
+        if azure and str(values.get("store", "")).startswith("sqlite:"):
+            # Each instance would have a kill switch, a storm brake and a ledger of its own.
+            faults.append(
+                f"{P}STORE must be a table in Azure where {azure[0]} is set: instances share no disk"
+            )
+        if values.get("client_secret") and not values.get("client_id"):
+            faults.append(P + "CLIENT_SECRET is written and " + P + "CLIENT_ID is not")
+        if faults:
+            raise SettingsError(faults)
+        return cls(**values)

@@ -1,0 +1,116 @@
+"""That the measurements run and say what they should. How fast anything is, is not asserted: machines differ."""
+
+import asyncio
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.figures import Span, against, covered, spread
+
+ROOT = Path(__file__).resolve().parents[2]
+SECTIONS = ("start", "firstIncident", "hotPath", "graphCalls", "storm")
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """What ``python -m bench`` prints and writes, with as few runs as it takes."""
+    path = tmp_path_factory.mktemp("bench") / "figures.json"
+
+    async def run():
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bench", "--runs", "1", "--orders", "8", "--json", str(path)),
+            cwd=ROOT,
+            env=dict(os.environ),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        assert process.returncode == 0, err.decode()[-2000:]
+        return out
+
+    printed = json.loads(asyncio.run(run()))
+    assert printed == json.loads(path.read_text())
+    return printed
+
+
+def test_every_item_says_its_target_unit_runs_and_whether_it_is_met(measured):
+    assert list(measured) == ["environment", *SECTIONS]
+    assert {"date", "python", "cpus", "platform", "loadBefore"} <= set(measured["environment"])
+    for name in SECTIONS:
+        item = measured[name]
+        assert {"target", "unit", "runs", "ok", "notes"} <= set(item), name
+        assert item["ok"] in (True, False, None)
+
+
+def test_every_figure_has_a_median_and_a_95th_percentile(measured):
+    figures = [
+        measured["start"]["localHost"],
+        *(measured["firstIncident"][store][what]
+          for store in ("restart", "emptyStore") for what in ("startToAnswer", "requestToAnswer")),
+        *(measured["hotPath"][case][what]
+          for case in ("policiesFresh", "policiesStale") for what in ("own", "wall", "services")),
+        measured["storm"]["secondsToLastAccepted"],
+    ]  # fmt: skip
+    for figure in figures:
+        assert 0 <= figure["min"] <= figure["p50"] <= figure["p95"] <= figure["max"]
+
+
+def test_a_start_that_was_not_measured_says_why(measured):
+    item = measured["start"]
+    if item["microsoftRuntime"] is None:
+        assert item["ok"] is None
+        assert re.search(r"AGENTDESK_(SHARED|BENCH_PYTHON)", item["reason"])
+    else:
+        assert item["microsoftRuntime"]["runs"] == 1
+
+
+@pytest.mark.parametrize(("case", "calls", "paced"), [("warm", 2, 0), ("cold", 3, 1)])
+def test_containing_one_principal_takes_few_graph_calls(measured, case, calls, paced):
+    found = measured["graphCalls"][case]
+    assert found["calls"] <= 4
+    assert found["pacedBeforeConfirm"] <= 1
+    assert (found["calls"], found["pacedBeforeConfirm"]) == (calls, paced), found["which"]
+    assert found["which"][-1].endswith("/confirmCompromised")
+
+
+def test_there_is_one_client_of_each_kind(measured):
+    assert set(measured["graphCalls"]["clientInstances"].values()) == {1}
+
+
+def test_orders_at_once_share_confirmations(measured):
+    storm = measured["storm"]
+    assert storm["orders"] == 8
+    assert storm["confirmCalls"]["max"] < 8
+
+
+@pytest.mark.parametrize(
+    ("spans", "expected"),
+    [
+        ((), 0.0),
+        ((Span(1, 2), Span(4, 5)), 2.0),
+        ((Span(1, 3), Span(2, 4)), 3.0),
+        ((Span(1, 9), Span(2, 3), Span(4, 5)), 8.0),
+        ((Span(-5, 1), Span(9, 20), Span(30, 31)), 2.0),
+    ],
+)
+def test_requests_that_overlap_are_not_counted_twice(spans, expected):
+    assert covered(spans, Span(0, 10)) == pytest.approx(expected)
+
+
+def test_the_95th_percentile_is_a_measured_value():
+    assert spread([float(n) for n in range(1, 21)]) == {
+        "p50": 10.5,
+        "p95": 19.0,
+        "min": 1.0,
+        "max": 20.0,
+        "runs": 20,
+    }
+
+
+def test_a_missed_target_is_said():
+    assert against([90.0, 90.0, 300.0], p50=100, p95=250)["ok"] is False
+    assert against([90.0, 90.0, 200.0], p50=100, p95=250)["ok"] is True

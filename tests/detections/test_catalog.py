@@ -1,0 +1,147 @@
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from detections import catalog
+from detections.catalog import CatalogError, Confidence, Rule, Tier
+
+FOLDER = "ag_04_first_key_vault_use"
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    for name in (FOLDER, "ag_07_probing"):
+        shutil.copytree(catalog.DETECTIONS / name, tmp_path / name)
+    return tmp_path
+
+
+def change(rules: Path, before: str, after: str, folder: str = FOLDER) -> None:
+    file = rules / folder / "rule.yaml"
+    text = file.read_text(encoding="utf-8")
+    assert before in text
+    file.write_text(text.replace(before, after), encoding="utf-8")
+
+
+def faults_of(rules: Path) -> list[str]:
+    with pytest.raises(CatalogError) as caught:
+        catalog.load(rules)
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_a_rule_is_read_into_types() -> None:
+    rule = next(rule for rule in catalog.load() if rule.id == "AG-04")
+
+    assert isinstance(rule, Rule)
+    assert rule.window == timedelta(hours=1)
+    assert rule.lookback == timedelta(days=13)
+    assert rule.any_of_tables == ("AZKVAuditLogs", "AzureDiagnostics")
+    assert rule.connectors["AzureKeyVault"] == ("AZKVAuditLogs", "AzureDiagnostics")
+    assert [step.window for step in rule.runbook]
+    assert rule.tier_of(Confidence.HIGH) is Tier.AUTO
+    assert rule.tier_of(Confidence.MEDIUM) is Tier.CORROBORATED
+
+
+def test_the_exported_query_adds_the_detection_id_only() -> None:
+    rule = catalog.load()[0]
+
+    assert rule.sentinel_query() == f'{rule.query.rstrip()}\n| extend DetectionId = "AG-04"\n'
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        (
+            "severity: High",
+            "severity: Terrible",
+            "severity: 'Terrible' is none of them; write Informational or",
+        ),
+        ("window: 1h", "window: 1 hour", "breaker.window: '1 hour' is no duration; write as 5m"),
+        ("  family: vault\n", "", "breaker.family: missing; write a text"),
+        ("family:", "famly:", "breaker.famly: no such field"),
+        (
+            "{high: auto, low: context}",
+            "{sure: auto}",
+            "breaker.tierByConfidence: 'sure' is none of them; write low or medium or high",
+        ),
+        ("tier: corroborated", "tier: kill", "breaker.tier: 'kill' is none of them"),
+        ("id: AG-04", "id: four", "breaker.id: 'four' does not fit"),
+        ("version: 1.0.0", "version: 1.0", "version: 1.0 does not fit"),
+        ("5b0c7d1e-6a4f-4c0d-9f0a-3d0a4c7e9b04", "my-rule", "id: 'my-rule' is no GUID"),
+        ("tactics: [CredentialAccess]", "tactics: []", "tactics: the list is empty"),
+        (
+            "relevantTechniques: [T1555]",
+            "relevantTechniques: T1555",
+            "relevantTechniques: 'T1555' is no list",
+        ),
+        (
+            "identifier: AadUserId",
+            "identifer: AadUserId",
+            "entityMappings[0].fieldMappings[0].identifier: missing",
+        ),
+        ("      question: Did the", "      ask: Did the", "breaker.runbook[1].question: missing"),
+    ],
+)
+def test_a_fault_says_file_field_what_is_wrong_and_what_to_write(
+    rules: Path, before: str, after: str, says: str
+) -> None:
+    change(rules, before, after)
+
+    assert any(fault.startswith(f"{FOLDER}/rule.yaml: {says}") for fault in faults_of(rules)), faults_of(
+        rules
+    )
+
+
+def test_all_faults_of_all_rules_are_told_at_once(rules: Path) -> None:
+    change(rules, "severity: High", "severity: Terrible")
+    change(rules, "window: 1h", "window: long")
+    change(rules, "kind: Scheduled", "kind: Sometimes", folder="ag_07_probing")
+
+    assert len(faults_of(rules)) == 3
+
+
+def test_no_rule_is_handed_out_while_one_is_wrong(rules: Path) -> None:
+    (rules / "ag_07_probing" / "query.kql").unlink()
+
+    assert faults_of(rules) == [
+        "ag_07_probing/query.kql: file: it is missing; write the file, see docs/rules.md"
+    ]
+
+
+@pytest.mark.parametrize("text", ["a: [", "- just\n- a list\n", ""])
+def test_a_rule_file_that_is_no_mapping_is_a_fault(rules: Path, text: str) -> None:
+    (rules / FOLDER / "rule.yaml").write_text(text, encoding="utf-8")
+
+    assert faults_of(rules)[0].startswith(f"{FOLDER}/rule.yaml: file: no ")
+
+
+def test_two_rules_of_one_id_are_a_fault(rules: Path) -> None:
+    shutil.copytree(rules / FOLDER, rules / "ag_05_copy")
+
+    assert any("breaker.id: AG-04 belongs to" in fault for fault in faults_of(rules))
+
+
+def test_a_folder_without_rules_is_a_fault(tmp_path: Path) -> None:
+    assert "there is no rule in it" in faults_of(tmp_path)[0]
+
+
+def test_deployed_code_does_not_need_the_desk() -> None:
+    for file in catalog.DETECTIONS.glob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        assert "import workbench" not in text
+        assert "from workbench" not in text
+        assert "duckdb" not in text
+
+
+@pytest.mark.parametrize(
+    ("span", "text"),
+    [
+        (timedelta(minutes=90), "90m"),
+        (timedelta(hours=1), "1h"),
+        (timedelta(days=13), "13d"),
+        (timedelta(0), "0m"),
+    ],
+)
+def test_a_duration_is_written_as_rules_write_it(span: timedelta, text: str) -> None:
+    assert catalog.duration_text(span) == text

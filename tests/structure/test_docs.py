@@ -1,0 +1,48 @@
+"""What can act, refuse or be set is documented; links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from detections import catalog
+from response.guardrails import GUARDRAILS
+from response.levers import LEVERS, READ_PERMISSIONS
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DECISIONS = (ROOT / "docs" / "decisions.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"`{guardrail.name}`" for guardrail in GUARDRAILS),
+        *(f"`{lever.id}`" for lever in LEVERS.values()),
+        *(f"`{lever.permission}`" for lever in LEVERS.values()),
+        *(f"`{permission}`" for permission in READ_PERMISSIONS),
+        *(f"| {rule.id} |" for rule in catalog.load()),
+    ],
+)
+def test_guardrails_levers_permissions_and_rules_are_documented(name):
+    assert name in DECISIONS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_targets_that_pages_name_exist(page):
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+    assert set(re.findall(r"(?:^|`)make ([a-z]+)", page.read_text(), re.MULTILINE)) <= targets
+
+
+def test_no_todo_without_an_issue():
+    for top in ("handlers", "detections", "response", "clients", "simtenant", "workbench", "bench"):
+        for file in (ROOT / top).rglob("*.py"):
+            for line in file.read_text().splitlines():
+                assert not re.search(r"\b(TODO|FIXME)\b(?!\(#\d+\))", line), f"{file}: {line}"

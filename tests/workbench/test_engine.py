@@ -1,0 +1,241 @@
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from workbench import schemas
+from workbench.engine import (
+    InvalidRowError,
+    LogEngine,
+    QueryError,
+    QueryFault,
+    UnknownColumnError,
+    UnknownTableError,
+)
+
+NOW = datetime(2026, 3, 3, 12, tzinfo=UTC)
+GRAPH = "MicrosoftGraphActivityLogs"
+
+
+@pytest.fixture
+def engine() -> Iterator[LogEngine]:
+    engine = LogEngine()
+    yield engine
+    engine.close()
+
+
+def count(engine: LogEngine, visible_at: datetime | None = None) -> int:
+    return int(engine.query(f"{GRAPH} | count", now=NOW, visible_at=visible_at).rows[0][0])
+
+
+def test_every_documented_column_exists_with_its_type(engine: LogEngine) -> None:
+    for table, columns in schemas.tables().items():
+        assert engine.query(f"{table} | take 0", now=NOW).columns == columns
+
+
+def test_rows_are_hidden_until_they_are_ingested(engine: LogEngine) -> None:
+    engine.insert(GRAPH, [{"TimeGenerated": NOW}] * 2, ingested_at=[NOW, NOW + timedelta(minutes=5)])
+
+    assert count(engine, NOW - timedelta(seconds=1)) == 0
+    assert count(engine, NOW) == 1
+    assert count(engine, NOW + timedelta(minutes=5)) == 2
+    assert count(engine) == 2
+
+
+def test_without_an_ingestion_time_the_rows_own_counts_and_else_its_event_time(engine: LogEngine) -> None:
+    engine.insert(
+        GRAPH, [{"TimeGenerated": NOW}, {"TimeGenerated": NOW, "_IngestedAt": NOW + timedelta(hours=1)}]
+    )
+
+    assert count(engine, NOW) == 1
+
+
+def test_a_row_without_event_time_gets_its_ingestion_time(engine: LogEngine) -> None:
+    engine.insert(GRAPH, [{"RequestId": "a"}], ingested_at=NOW)
+
+    assert engine.query(f"{GRAPH} | project TimeGenerated", now=NOW).rows == [(NOW,)]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        NOW,
+        NOW.astimezone(timezone(timedelta(hours=5))),
+        "2026-03-03T12:00:00Z",
+        "2026-03-03T17:00:00+05:00",
+        "2026-03-03 12:00:00",
+        "2026-03-03T12:00:00.0000000Z",
+    ],
+)
+def test_times_are_stored_in_utc_however_they_are_written(engine: LogEngine, written: object) -> None:
+    engine.insert(GRAPH, [{"TimeGenerated": written}])
+
+    assert engine.query(f"{GRAPH} | project TimeGenerated", now=NOW).rows == [(NOW,)]
+
+
+@pytest.mark.parametrize("written", [{"app": {"id": "x"}}, '{"app": {"id": "x"}}'])
+def test_dynamic_takes_objects_and_json_text(engine: LogEngine, written: object) -> None:
+    engine.insert("AuditLogs", [{"TimeGenerated": NOW, "InitiatedBy": written}])
+
+    found = engine.query("AuditLogs | project InitiatedBy, tostring(InitiatedBy.app.id)", now=NOW).rows
+    assert found == [({"app": {"id": "x"}}, "x")]
+
+
+def test_values_come_back_with_kustos_types(engine: LogEngine) -> None:
+    key = uuid.UUID("11111111-2222-4333-8444-000000000001")
+    engine.insert(
+        "AzureDiagnostics",
+        [{"TimeGenerated": NOW, "identity_claim_appid_g": str(key), "httpStatusCode_d": 200}],
+    )
+
+    result = engine.query(
+        "AzureDiagnostics | project identity_claim_appid_g, httpStatusCode_d, OperationName, Day = startofday(TimeGenerated), Span = now() - TimeGenerated, Missing = toint('')",
+        now=NOW,
+    )
+    assert [kind for _, kind in result.columns] == ["guid", "real", "string", "datetime", "timespan", "int"]
+    assert result.records()[0] == {
+        "identity_claim_appid_g": key,
+        "httpStatusCode_d": 200.0,
+        "OperationName": "",
+        "Day": datetime(2026, 3, 3, tzinfo=UTC),
+        "Span": timedelta(0),
+        "Missing": None,
+    }
+
+
+def test_an_unknown_table_is_named(engine: LogEngine) -> None:
+    with pytest.raises(UnknownTableError, match=r"^Nope: "):
+        engine.insert("Nope", [{}])
+
+
+def test_an_unknown_column_is_named_with_its_table(engine: LogEngine) -> None:
+    with pytest.raises(UnknownColumnError, match=r"^AuditLogs\.Nope: "):
+        engine.insert("AuditLogs", [{"TimeGenerated": NOW}, {"TimeGenerated": NOW, "Nope": 1}])
+    assert engine.count("AuditLogs") == 0
+
+
+def test_a_column_that_differs_only_in_case_names_the_one_to_use(engine: LogEngine) -> None:
+    with pytest.raises(UnknownColumnError, match="clientIP_s"):
+        engine.insert("AzureDiagnostics", [{"TimeGenerated": NOW, "clientIp_s": "192.0.2.1"}])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"TimeGenerated": "yesterday"},
+        {"TimeGenerated": NOW, "ResponseStatusCode": "forbidden"},
+        {"RequestId": "no time at all"},
+    ],
+)
+def test_a_value_that_does_not_fit_stores_nothing_of_the_batch(
+    engine: LogEngine, row: dict[str, object]
+) -> None:
+    with pytest.raises(InvalidRowError, match=GRAPH):
+        engine.insert(GRAPH, [{"TimeGenerated": NOW}, row])
+    assert engine.count(GRAPH) == 0
+
+
+def test_a_late_fault_in_a_large_batch_stores_nothing_either(engine: LogEngine) -> None:
+    rows: list[dict[str, object]] = [{"TimeGenerated": NOW, "ResponseStatusCode": 200}] * 6000
+    with pytest.raises(InvalidRowError):
+        engine.insert(GRAPH, [*rows, {"TimeGenerated": NOW, "ResponseStatusCode": "x"}])
+    assert engine.count(GRAPH) == 0
+
+
+@pytest.mark.parametrize(
+    ("kql", "code"),
+    [
+        ("AuditLogs | wher x", QueryFault.SYNTAX),
+        ("Nope | count", QueryFault.UNKNOWN_TABLE),
+        ("AuditLogs | where Nope == 1", QueryFault.UNKNOWN_COLUMN),
+        ("AuditLogs | project nope(1)", QueryFault.UNSUPPORTED),
+        (".drop table AuditLogs", QueryFault.UNSUPPORTED),
+        (".set-or-replace AuditLogs <| AuditLogs", QueryFault.UNSUPPORTED),
+        ("declare query_parameters(a:long); print a", QueryFault.TYPE),
+    ],
+)
+def test_a_refused_query_says_in_which_way_it_is_wrong(engine: LogEngine, kql: str, code: QueryFault) -> None:
+    with pytest.raises(QueryError) as caught:
+        engine.query(kql, now=NOW)
+    assert caught.value.code is code
+    assert caught.value.message
+
+
+def test_parameters_are_bound_as_values(engine: LogEngine) -> None:
+    text = 'x" | take 0'
+    assert engine.query(
+        "declare query_parameters(a:string); print a", now=NOW, parameters={"a": text}
+    ).rows == [(text,)]
+
+
+def test_a_watchlist_is_read_by_alias_and_replaced_whole(engine: LogEngine) -> None:
+    kql = "union isfuzzy=true (datatable(SearchKey:string, Role:string)[]), (_GetWatchlist('AgentInventory')) | project SearchKey, Role"
+
+    assert engine.query(kql, now=NOW).rows == []
+    engine.set_watchlist("AgentInventory", [{"SearchKey": "a", "Role": "directory-tool"}])
+    engine.set_watchlist("Other", [{"SearchKey": "z", "Colour": "red"}])
+    assert engine.query(kql, now=NOW).rows == [("a", "directory-tool")]
+    engine.set_watchlist("AgentInventory", [])
+    assert engine.query(kql, now=NOW).rows == []
+
+
+def test_a_watchlist_with_columns_that_differ_only_in_case_changes_nothing(engine: LogEngine) -> None:
+    engine.set_watchlist("AgentInventory", [{"SearchKey": "a"}])
+    with pytest.raises(InvalidRowError):
+        engine.set_watchlist("AgentInventory", [{"SearchKey": "b", "searchkey": "c"}])
+    assert engine.query("_GetWatchlist('AgentInventory') | project SearchKey", now=NOW).rows == [("a",)]
+
+
+def test_queries_in_threads_see_whole_batches_while_rows_arrive(engine: LogEngine) -> None:
+    stop = threading.Event()
+
+    def look() -> set[int]:
+        seen = set()
+        while not stop.is_set():
+            seen.add(count(engine))
+        return seen
+
+    with ThreadPoolExecutor(4) as pool:
+        watching = [pool.submit(look) for _ in range(3)]
+        for _ in range(20):
+            engine.insert(GRAPH, [{"TimeGenerated": NOW}] * 50)
+            engine.set_watchlist("AgentInventory", [{"SearchKey": "a"}])
+        stop.set()
+        seen = set().union(*(each.result() for each in watching))
+
+    assert count(engine) == 1000
+    assert all(number % 50 == 0 for number in seen)
+
+
+def test_queries_with_different_visibility_do_not_disturb_each_other(engine: LogEngine) -> None:
+    engine.insert(GRAPH, [{"TimeGenerated": NOW + timedelta(minutes=n)} for n in range(100)])
+
+    with ThreadPoolExecutor(4) as pool:
+        moments = [NOW + timedelta(minutes=n) for n in range(100)]
+        assert list(pool.map(lambda at: count(engine, at), moments)) == list(range(1, 101))
+
+
+def test_a_file_keeps_its_rows(tmp_path: Path) -> None:
+    first = LogEngine(str(tmp_path / "logs.duckdb"))
+    first.insert(GRAPH, [{"TimeGenerated": NOW}])
+    first.close()
+    second = LogEngine(str(tmp_path / "logs.duckdb"))
+    assert count(second) == 1
+    second.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"a": 1}', "pairs"),
+        ('[["a", "text"]]', "no KQL type"),
+        ('[["a", "string"], ["A", "string"]]', "differ only in case"),
+    ],
+)
+def test_a_wrong_schema_file_is_refused(text: str, says: str) -> None:
+    with pytest.raises(schemas.SchemaFileError, match=says):
+        schemas.parse("T.json", text)
