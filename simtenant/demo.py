@@ -295,10 +295,11 @@ class Demo:
             if self._story.name == "vault"
             else "ServicePrincipalId"
         )
-        found = self._estate.engine.connection.execute(
-            f'SELECT min(_IngestedAt) FROM raw."{table}" WHERE {column} = ? AND TimeGenerated >= ?',  # noqa: S608  # our own names
-            [self._report.principalId, self._began.replace(tzinfo=None)],
-        ).fetchone()
+        with self._estate.engine.writing() as connection:
+            found = connection.execute(
+                f'SELECT min(_IngestedAt) FROM raw."{table}" WHERE {column} = ? AND TimeGenerated >= ?',  # noqa: S608  # our own names
+                [self._report.principalId, self._began.replace(tzinfo=None)],
+            ).fetchone()
         first = found[0] if found else None
         return None if first is None else first.replace(tzinfo=self._began.tzinfo)
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
+from duckdb import DuckDBPyConnection
+
 from simtenant.ingestion import DELAY_FACTORS, SIGN_IN_TABLES
 from simtenant.population import Api, Member, Population, made_up_id
 from simtenant.resources import vault_resource_id
@@ -64,25 +66,25 @@ def write_history(
     """
     end = (tenant.clock.now() if until is None else until).astimezone(UTC)
     start = end - timedelta(days=days)
-    connection = engine.connection
-    connection.execute(_PRINCIPALS_TABLE)
-    connection.executemany(
-        "INSERT INTO history_principals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [_principal_row(index, member, tenant) for index, member in enumerate(population)],
-    )
-    connection.execute(_ACTIVITIES_TABLE)
-    connection.executemany(
-        "INSERT INTO history_activities VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        _activity_rows(population, start, end),
-    )
-    connection.execute(_CALLS, {"seed": tenant.settings.seed, "until": _naive(end)})
-    rows = {
-        table: _fill(engine, tenant, table, source, columns)
-        for table, (source, columns) in _tables(tenant).items()
-    }
-    connection.execute(
-        "DROP TABLE history_calls; DROP TABLE history_activities; DROP TABLE history_principals"
-    )
+    with engine.writing() as connection:
+        connection.execute(_PRINCIPALS_TABLE)
+        connection.executemany(
+            "INSERT INTO history_principals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [_principal_row(index, member, tenant) for index, member in enumerate(population)],
+        )
+        connection.execute(_ACTIVITIES_TABLE)
+        connection.executemany(
+            "INSERT INTO history_activities VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            _activity_rows(population, start, end),
+        )
+        connection.execute(_CALLS, {"seed": tenant.settings.seed, "until": _naive(end)})
+        rows = {
+            table: _fill(connection, tenant, table, source, columns)
+            for table, (source, columns) in _tables(tenant).items()
+        }
+        connection.execute(
+            "DROP TABLE history_calls; DROP TABLE history_activities; DROP TABLE history_principals"
+        )
     audit = _audit_rows(tenant, population, start, end)
     lateness = tenant.settings.log_ingestion_delay * DELAY_FACTORS["AuditLogs"]
     engine.insert("AuditLogs", audit, ingested_at=[_aware(row["TimeGenerated"]) + lateness for row in audit])
@@ -355,7 +357,7 @@ def _object_id(tenant: Tenant, resource: Resource) -> str:
     return "" if principal is None else principal.object_id
 
 
-def _fill(engine: LogEngine, tenant: Tenant, table: str, source: str, columns: Mapping[str, str]) -> int:
+def _fill(connection: DuckDBPyConnection, tenant: Tenant, table: str, source: str, columns: Mapping[str, str]) -> int:
     """Insert the rows of a source and their duplicates; returns how many."""
     settings = tenant.settings
     delay_us = settings.log_ingestion_delay * DELAY_FACTORS.get(table, 1.0) // timedelta(microseconds=1)
@@ -388,7 +390,7 @@ def _fill(engine: LogEngine, tenant: Tenant, table: str, source: str, columns: M
              WHEN hash(key, 'more') % 100 < 6 THEN 2 ELSE 1 END AS copies
       FROM ({source})))
     """  # noqa: S608 - every part is a constant of this module or a setting of the simulated tenant
-    inserted = engine.connection.execute(sql).fetchone()
+    inserted = connection.execute(sql).fetchone()
     return 0 if inserted is None else int(inserted[0])
 
 

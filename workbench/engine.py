@@ -7,13 +7,14 @@ become visible some time after they happened, a clock that the caller sets, and 
 translation are described in ``docs/rules.md`` and held fast by ``tests/workbench/test_engine_contract.py``.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
 import re
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
@@ -203,8 +204,11 @@ class LogEngine:
         self._tables = schemas.tables()
         self._types = {table: dict(columns) for table, columns in self._tables.items()}
         self._lock = threading.Lock()
+        self._returned = threading.Condition(self._lock)
         self._connection = duckdb.connect(path)
-        self._cursors: list[duckdb.DuckDBPyConnection] = []
+        self._idle: list[duckdb.DuckDBPyConnection] = []
+        self._lent: list[duckdb.DuckDBPyConnection] = []
+        self._closed = False
         self._watchlists: dict[str, list[dict[str, str]]] = {}
         self._connection.execute("SET TimeZone='UTC'")
         self._connection.execute("CREATE SCHEMA IF NOT EXISTS raw")
@@ -212,17 +216,26 @@ class LogEngine:
             self._create(table, columns)
         self._watchlist_columns = self._store_watchlists()
 
-    @property
-    def connection(self) -> duckdb.DuckDBPyConnection:
-        """The database itself, for bulk writes by SQL into schema ``raw`` before anybody queries. Not locked."""
-        return self._connection
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """
+        Lend the connection that writes, for bulk SQL into schema ``raw``; inserts of other threads wait meanwhile.
+
+        DuckDB refuses, rather than queues, a call on a connection that another thread is using.
+        """
+        with self._lock:
+            yield self._connection
 
     def close(self) -> None:
-        """Close the database; later calls fail."""
+        """Close the database once the running queries have ended, which it hurries; later calls fail."""
         with self._lock:
-            for cursor in self._cursors:
+            self._closed = True
+            for cursor in self._lent:
+                cursor.interrupt()
+            self._returned.wait_for(lambda: not self._lent)
+            for cursor in self._idle:
                 cursor.close()
-            self._cursors.clear()
+            self._idle.clear()
             self._connection.close()
 
     def tables(self) -> dict[str, list[tuple[str, str]]]:
@@ -413,15 +426,21 @@ class LogEngine:
 
     def _borrow(self) -> duckdb.DuckDBPyConnection:
         with self._lock:
-            if self._cursors:
-                return self._cursors.pop()
-            cursor = self._connection.cursor()
-        cursor.execute("SET TimeZone='UTC'")
+            if self._closed:
+                raise QueryError(QueryFault.FAILED, "the engine is closed")
+            if self._idle:
+                cursor = self._idle.pop()
+            else:
+                cursor = self._connection.cursor()
+                cursor.execute("SET TimeZone='UTC'")
+            self._lent.append(cursor)
         return cursor
 
     def _give_back(self, cursor: duckdb.DuckDBPyConnection) -> None:
         with self._lock:
-            self._cursors.append(cursor)
+            self._lent.remove(cursor)
+            self._idle.append(cursor)
+            self._returned.notify_all()
 
 
 def _watchlist_table(columns: tuple[str, ...]) -> str:

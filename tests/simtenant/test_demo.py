@@ -32,6 +32,7 @@ KEYS = [
 def demo(*arguments):
     command = [sys.executable, "-m", "simtenant", "demo", "--json", *arguments]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=110)
+    assert ended.stdout, ended.stderr
     return ended.returncode, json.loads(ended.stdout), ended.stderr
 
 

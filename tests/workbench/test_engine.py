@@ -211,6 +211,42 @@ def test_queries_in_threads_see_whole_batches_while_rows_arrive(engine: LogEngin
     assert all(number % 50 == 0 for number in seen)
 
 
+def test_closing_waits_for_queries_under_way_and_refuses_later_ones() -> None:
+    engine = LogEngine()
+    engine.insert(GRAPH, [{"TimeGenerated": NOW + timedelta(seconds=n)} for n in range(3000)])
+    slow = f"{GRAPH} | extend k=1 | join kind=inner ({GRAPH} | extend k=1) on k | summarize dcount(TimeGenerated1)"
+    begun = threading.Barrier(4)
+
+    def ask() -> None:
+        begun.wait()
+        with pytest.raises(QueryError):
+            while True:
+                engine.query(slow, now=NOW)
+
+    with ThreadPoolExecutor(3) as pool:
+        asking = [pool.submit(ask) for _ in range(3)]
+        begun.wait()
+        engine.query("print 1", now=NOW)
+        engine.close()
+        for each in asking:
+            each.result()
+
+
+def test_bulk_writers_and_inserts_take_turns(engine: LogEngine) -> None:
+    def look() -> None:
+        for _ in range(50):
+            with engine.writing() as connection:
+                connection.execute(f'SELECT count(*) FROM raw."{GRAPH}"').fetchone()  # noqa: S608
+
+    with ThreadPoolExecutor(2) as pool:
+        looking = pool.submit(look)
+        for _ in range(50):
+            engine.insert(GRAPH, [{"TimeGenerated": NOW}] * 20)
+        looking.result()
+
+    assert count(engine) == 1000
+
+
 def test_queries_with_different_visibility_do_not_disturb_each_other(engine: LogEngine) -> None:
     engine.insert(GRAPH, [{"TimeGenerated": NOW + timedelta(minutes=n)} for n in range(100)])
 
