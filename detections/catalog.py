@@ -43,11 +43,20 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 
 
 class Confidence(StrEnum):
-    """How sure a rule is of one finding."""
+    """How sure a rule is of one finding; ``learning`` says that too little is known of the principal to judge."""
 
+    LEARNING = "learning"
     LOW = "low"
     MEDIUM = "medium"
     HIGH = "high"
+
+
+class SweepGroup(StrEnum):
+    """Which timer runs a rule."""
+
+    FAST = "fast"  # every minute: events that speak for themselves
+    WINDOWED = "windowed"  # every five minutes: windows, and what is new against a baseline
+    BASELINE = "baseline"  # hourly: amounts against a principal's own distribution
 
 
 class Severity(StrEnum):
@@ -111,7 +120,8 @@ class Rule:
 
     ``id`` is ours (AG-04), ``sentinel_id`` the GUID of the analytics rule. ``window`` is what one run judges,
     ``late_arrival`` how late rows may come and still be judged, ``lookback`` how much earlier history the query reads
-    by itself. ``query`` begins with the two ``let`` lines that ``runner.bind_window`` replaces.
+    by itself. ``quiet_for`` is how long the same principal, rule and resource stay one finding. A finding of this rule
+    makes later ones of the rules in ``lifts``, on the same principal and within the corroboration window, ``auto``. ``query`` begins with the two ``let`` lines that ``runner.bind_window`` replaces.
     """
 
     folder: str
@@ -135,6 +145,9 @@ class Rule:
     window: timedelta
     late_arrival: timedelta
     lookback: timedelta
+    sweep: SweepGroup
+    quiet_for: timedelta
+    lifts: tuple[str, ...]
     required_tables: tuple[str, ...]
     any_of_tables: tuple[str, ...]
     when_table_missing: str
@@ -145,7 +158,8 @@ class Rule:
 
     def tier_of(self, confidence: Confidence) -> Tier:
         """Give what a finding of this confidence is worth."""
-        return self.tier_by_confidence.get(confidence, self.tier)
+        tier = Tier.CONTEXT if confidence is Confidence.LEARNING else self.tier
+        return self.tier_by_confidence.get(confidence, tier)
 
     def sentinel_query(self) -> str:
         """Give the query as Sentinel runs it: with the column ``DetectionId`` that the custom details carry."""
@@ -194,6 +208,9 @@ class Rule:
             window=breaker.duration("window"),
             late_arrival=breaker.duration("lateArrival"),
             lookback=breaker.duration("lookback"),
+            sweep=breaker.choice("sweep", SweepGroup),
+            quiet_for=breaker.duration("quietFor", default="0m"),
+            lifts=breaker.texts("lifts", may_be_empty=True, default=[]),
             required_tables=breaker.texts("requiredTables", may_be_empty=True),
             any_of_tables=breaker.texts("anyOfTables", may_be_empty=True),
             when_table_missing=breaker.text("whenTableMissing"),
@@ -227,6 +244,14 @@ def load(root: Path = DETECTIONS) -> tuple[Rule, ...]:
     if faults:
         raise CatalogError(faults)
     return tuple(sorted(rules, key=lambda rule: rule.id))
+
+
+def duration(text: object) -> timedelta:
+    """Read a duration as rules write it: 5m, 1h, 13d. Raises: ValueError."""
+    found = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        raise ValueError(f"{text!r} is no duration")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 def duration_text(span: timedelta) -> str:
@@ -278,16 +303,18 @@ class _Fields:
         value = self._take(name)
         return self._one_of(name, value, choices)
 
-    def duration(self, name: str) -> timedelta:
-        value = self._take(name)
-        found = _DURATION.fullmatch(value) if isinstance(value, str) else None
-        if found is None:
-            self.fault(name, "missing" if value is None else f"{value!r} is no duration", "as 5m, 1h or 13d")
+    def duration(self, name: str, *, default: str | None = None) -> timedelta:
+        value = self._take(name, default=default)
+        try:
+            return duration(value)
+        except ValueError as error:
+            self.fault(name, "missing" if value is None else str(error), "as 5m, 1h or 13d")
             return timedelta(0)
-        return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
-    def texts(self, name: str, *, may_be_empty: bool = False) -> tuple[str, ...]:
-        value = self._take(name)
+    def texts(
+        self, name: str, *, may_be_empty: bool = False, default: list[str] | None = None
+    ) -> tuple[str, ...]:
+        value = self._take(name, default=default)
         if isinstance(value, list) and all(isinstance(item, str) and item.strip() for item in value):
             if value or may_be_empty:
                 return tuple(value)

@@ -1,5 +1,5 @@
 """
-The columns of the Log Analytics tables that rules and the simulated tenant use.
+The columns of the Log Analytics tables that rules and the simulated tenant use, and of our own baseline tables (``_CL``).
 
 One file a table: ``[[name, KQL type], …]`` in the documented order. Names and types come from Microsoft's published
 table reference (MicrosoftDocs/azure-monitor-docs ``articles/azure-monitor/reference/tables``). They drive three
