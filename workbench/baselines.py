@@ -9,19 +9,22 @@ Source of how summary rules behave: azure-monitor-docs ``summary-rules.md``.
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from detections.baselines import Baseline, load
 from workbench import schemas
-from workbench.engine import INGESTED_AT
+from workbench.engine import INGESTED_AT, LogEngine
+from workbench.logfiles import load_folder
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
-
-    from workbench.engine import LogEngine
 
 _DAY: Final = timedelta(days=1)
 
@@ -67,6 +70,51 @@ def summarise(engine: LogEngine, baseline: Baseline, bin_start: datetime) -> int
     """
     end = bin_start + baseline.bin
     return _summarise(engine, baseline, bin_start, end, visible_at=end + baseline.delay)
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the desk's parser."""
+    parser = commands.add_parser(
+        "backfill",
+        help="compute the baseline tables of the first days from exported logs",
+        description="Azure's summary rules fill the baseline tables from the day they are made on. This computes the days "
+        "before from exported logs and writes OUT/<Table>.jsonl, ready for the backtest or for the Logs Ingestion API.",
+    )
+    parser.add_argument("--logs", type=Path, required=True, metavar="DIR", help="folder with <Table>.jsonl")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the baseline tables"
+    )
+    parser.add_argument(
+        "--days", type=int, default=13, help="how many days before the last row (default: 13)"
+    )
+    parser.set_defaults(command=_backfill)
+
+
+def _backfill(parsed: argparse.Namespace) -> int:
+    engine = LogEngine()
+    try:
+        latest = load_folder(engine, parsed.logs).latest
+        if latest is None:
+            print(
+                f"workbench: {parsed.logs}: no row has a time, so there is nothing to summarise",
+                file=sys.stderr,
+            )
+            return 2
+        parsed.out.mkdir(parents=True, exist_ok=True)
+        for filled in backfill(engine, latest - parsed.days * _DAY, latest + timedelta(microseconds=1)):
+            records = engine.query(filled.table, now=latest).records()
+            lines = (json.dumps(record, default=_json) + "\n" for record in records)
+            (parsed.out / f"{filled.table}.jsonl").write_text("".join(lines), encoding="utf-8")
+            print(
+                f"{filled.table}: {filled.rows} rows, {filled.start:%Y-%m-%d %H:%M} to {filled.end:%Y-%m-%d %H:%M}"
+            )
+    finally:
+        engine.close()
+    return 0
+
+
+def _json(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _summarise(

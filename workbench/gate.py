@@ -17,6 +17,7 @@ from detections.runner import WindowError, bind_window, default_window
 from workbench import schemas
 from workbench.cases import CasesError, load_cases
 from workbench.engine import LogEngine, QueryError
+from workbench.export import LONGEST, MAX_QUERY, SHORTEST
 from workbench.parser import KqlParser
 
 ATTACK: Final = Path(__file__).with_name("attack.json")
@@ -49,8 +50,6 @@ _ENTITIES: Final = (
     ("Account", ("Name", "PrincipalName")),
     ("IP", ("Address", "IPAddress")),
 )
-_SHORTEST, _LONGEST = timedelta(minutes=5), timedelta(days=14)
-_MAX_QUERY = 10_000
 _LEGACY: Final = "AzureDiagnostics"
 
 # The portable subset: what the local engine refuses or, worse, answers differently. Source: the engine's contract.
@@ -105,7 +104,7 @@ def _schedule(rule: Rule, _: Desk) -> Iterator[Fault]:
     frequency, period = rule.query_frequency, rule.query_period
     if rule.kind is Kind.NRT or frequency is None or period is None:
         return
-    if not _SHORTEST <= frequency <= period <= _LONGEST:
+    if not SHORTEST <= frequency <= period <= LONGEST:
         yield _yaml(rule, "queryPeriod", "Sentinel refuses it", "5m ≤ queryFrequency ≤ queryPeriod ≤ 14d")
     if period >= timedelta(days=2) and frequency < timedelta(hours=1):
         yield _yaml(rule, "queryFrequency", "too often for a period of 2d or more", "1h or more")
@@ -118,7 +117,8 @@ def _schedule(rule: Rule, _: Desk) -> Iterator[Fault]:
             "is judged by neither",
             f"{duration_text(frequency)} or more, or a shorter queryFrequency",
         )
-    needs = reads + rule.lookback
+    # A rule that looks further back than Sentinel can runs in the app alone; the export says so.
+    needs = min(reads + rule.lookback, LONGEST)
     if period < needs:
         yield _yaml(
             rule,
@@ -202,8 +202,8 @@ def _window(rule: Rule, _: Desk) -> Iterator[Fault]:
         yield _kql(
             rule, "windowStart", f"ago({duration_text(reads)}) is not window + lateArrival", f"ago({wanted})"
         )
-    if len(rule.sentinel_query()) > _MAX_QUERY:
-        yield _kql(rule, "query", "longer than Sentinel takes", f"up to {_MAX_QUERY} characters")
+    if len(rule.sentinel_query()) > MAX_QUERY:
+        yield _kql(rule, "query", "longer than Sentinel takes", f"up to {MAX_QUERY} characters")
 
 
 def _subset(rule: Rule, _: Desk) -> Iterator[Fault]:
