@@ -236,11 +236,14 @@ class Demo:
             "confirmed": "risk reads high; the policy covers it",
             "proven": "a refused sign-in was found in the log: the block bites",
         }
-        self._once(
-            c["state"],
-            f"{name}: {details.get(c['state'], '; '.join(c['reasons']))}",
-            key=f"{c['id']} {c['state']}",
-        )
+        # On a busy machine a state may come and go between two looks; what it left behind is told then.
+        passed = [state for state in ("pulled", "confirmed") if c[f"{state}At"]]
+        for state in dict.fromkeys((*passed, c["state"])):
+            self._once(
+                state,
+                f"{name}: {details.get(state, '; '.join(c['reasons']))}",
+                key=f"{c['id']} {state}",
+            )
 
     # --- the end ---------------------------------------------------------------------------------
 

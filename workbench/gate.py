@@ -23,6 +23,27 @@ from workbench.parser import KqlParser
 ATTACK: Final = Path(__file__).with_name("attack.json")
 MIN_CASES: Final = 6
 
+# Kinds of sign (docs/decisions.md): two findings of one family do not corroborate each other.
+FAMILIES: Final = (
+    "reach",
+    "volume",
+    "probing",
+    "origin",
+    "token",
+    "credential",
+    "control",
+    "execution",
+    "egress",
+    "prompt",
+    "dlp",
+    "id-protection",
+    "containment",
+    "after-containment",
+    "hop",
+    "canary",
+    "dormancy",
+)
+
 # facts of the Sentinel rule format: enum of tactics, entity types with their identifiers, limits of a rule.
 _TACTICS: Final = frozenset(
     [
@@ -98,6 +119,16 @@ def _names(rule: Rule, _: Desk) -> Iterator[Fault]:
         yield _yaml(rule, "name", "too long or with a full stop", "up to 50 characters, no full stop")
     if len(rule.description) > 5000:
         yield _yaml(rule, "description", "too long", "up to 5000 characters")
+
+
+def _family(rule: Rule, _: Desk) -> Iterator[Fault]:
+    if rule.family not in FAMILIES:
+        yield _yaml(
+            rule,
+            "breaker.family",
+            f"{rule.family} is no family",
+            f"one of {', '.join(FAMILIES)}: signs of one family do not corroborate each other (docs/decisions.md)",
+        )
 
 
 def _schedule(rule: Rule, _: Desk) -> Iterator[Fault]:
@@ -309,6 +340,7 @@ def _cases(rule: Rule, desk: Desk) -> Iterator[Fault]:
 
 CHECKS: Final[tuple[Callable[[Rule, Desk], Iterable[Fault]], ...]] = (
     _names,
+    _family,
     _schedule,
     _attack,
     _mappings,

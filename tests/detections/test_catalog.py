@@ -5,15 +5,60 @@ from pathlib import Path
 import pytest
 
 from detections import catalog
-from detections.catalog import CatalogError, Confidence, Rule, Tier
+from detections.catalog import CatalogError, Confidence, Rule, SweepGroup, Tier
 
 FOLDER = "ag_04_first_key_vault_use"
+# Not one of the catalogue's own: those change, and what is tested here is how any rule is read.
+TEXT = """\
+id: 5b0c7d1e-6a4f-4c0d-9f0a-3d0a4c7e9b04
+kind: Scheduled
+name: First Key Vault use by an agent
+description: It uses a vault that it never used.
+severity: High
+version: 1.0.0
+requiredDataConnectors:
+  - connectorId: AzureKeyVault
+    dataTypes: [AZKVAuditLogs, AzureDiagnostics]
+queryFrequency: 1h
+queryPeriod: 14d
+tactics: [CredentialAccess]
+relevantTechniques: [T1555]
+entityMappings:
+  - entityType: Account
+    fieldMappings:
+      - {identifier: AadUserId, columnName: PrincipalId}
+customDetails: {ServicePrincipalId: PrincipalId}
+breaker:
+  id: AG-04
+  family: vault
+  tier: corroborated
+  tierByConfidence: {high: auto, low: context}
+  window: 1h
+  lateArrival: 30m
+  lookback: 13d
+  sweep: windowed
+  requiredTables: []
+  anyOfTables: [AZKVAuditLogs, AzureDiagnostics]
+  whenTableMissing: No use of a vault is seen.
+  falsePositives: [A new version of the agent.]
+  knownGaps: [A vault without a diagnostic setting.]
+  runbook:
+    - window: 1h before
+      field: OperationName
+      question: What was read?
+    - window: 13d before
+      field: CallerIPAddress
+      question: Did the same address do the agent's usual work?
+"""
 
 
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
-    for name in (FOLDER, "ag_07_probing"):
-        shutil.copytree(catalog.DETECTIONS / name, tmp_path / name)
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "rule.yaml").write_text(TEXT, encoding="utf-8")
+    query = (catalog.DETECTIONS / "ag_07_probing" / "query.kql").read_text(encoding="utf-8")
+    (tmp_path / FOLDER / "query.kql").write_text(query, encoding="utf-8")
+    shutil.copytree(catalog.DETECTIONS / "ag_07_probing", tmp_path / "ag_07_probing")
     return tmp_path
 
 
@@ -30,10 +75,11 @@ def faults_of(rules: Path) -> list[str]:
     return [str(fault) for fault in caught.value.faults]
 
 
-def test_a_rule_is_read_into_types() -> None:
-    rule = next(rule for rule in catalog.load() if rule.id == "AG-04")
+def test_a_rule_is_read_into_types(rules: Path) -> None:
+    rule = catalog.load(rules)[0]
 
     assert isinstance(rule, Rule)
+    assert rule.id == "AG-04"
     assert rule.window == timedelta(hours=1)
     assert rule.lookback == timedelta(days=13)
     assert rule.any_of_tables == ("AZKVAuditLogs", "AzureDiagnostics")
@@ -41,10 +87,30 @@ def test_a_rule_is_read_into_types() -> None:
     assert [step.window for step in rule.runbook]
     assert rule.tier_of(Confidence.HIGH) is Tier.AUTO
     assert rule.tier_of(Confidence.MEDIUM) is Tier.CORROBORATED
+    assert (rule.sweep, rule.quiet_for, rule.lifts) == (SweepGroup.WINDOWED, timedelta(0), ())
 
 
-def test_the_exported_query_adds_the_detection_id_only() -> None:
-    rule = catalog.load()[0]
+def test_who_is_learning_gives_context_whatever_the_rule_is_worth(rules: Path) -> None:
+    change(rules, "tier: corroborated", "tier: auto")
+
+    assert catalog.load(rules)[0].tier_of(Confidence.LEARNING) is Tier.CONTEXT
+
+
+def test_quiet_time_and_lifted_rules_are_read(rules: Path) -> None:
+    change(rules, "  sweep: windowed", "  sweep: baseline\n  quietFor: 26h\n  lifts: [AG-07]")
+
+    rule = catalog.load(rules)[0]
+
+    assert (rule.sweep, rule.quiet_for) == (SweepGroup.BASELINE, timedelta(hours=26))
+    assert rule.lifts == ("AG-07",)
+
+
+def test_every_rule_of_the_catalogue_has_a_timer() -> None:
+    assert {rule.sweep for rule in catalog.load()} <= set(SweepGroup)
+
+
+def test_the_exported_query_adds_the_detection_id_only(rules: Path) -> None:
+    rule = catalog.load(rules)[0]
 
     assert rule.sentinel_query() == f'{rule.query.rstrip()}\n| extend DetectionId = "AG-04"\n'
 
@@ -63,9 +129,13 @@ def test_the_exported_query_adds_the_detection_id_only() -> None:
         (
             "{high: auto, low: context}",
             "{sure: auto}",
-            "breaker.tierByConfidence: 'sure' is none of them; write low or medium or high",
+            "breaker.tierByConfidence: 'sure' is none of them; write learning or low or medium or high",
         ),
         ("tier: corroborated", "tier: kill", "breaker.tier: 'kill' is none of them"),
+        ("sweep: windowed", "sweep: daily", "breaker.sweep: 'daily' is none of them; write fast or"),
+        ("  sweep: windowed\n", "", "breaker.sweep: missing"),
+        ("sweep: windowed", "sweep: fast\n  quietFor: a day", "breaker.quietFor: 'a day' is no duration"),
+        ("sweep: windowed", "sweep: fast\n  lifts: AG-07", "breaker.lifts: 'AG-07' is no list of texts"),
         ("id: AG-04", "id: four", "breaker.id: 'four' does not fit"),
         ("version: 1.0.0", "version: 1.0", "version: 1.0 does not fit"),
         ("5b0c7d1e-6a4f-4c0d-9f0a-3d0a4c7e9b04", "my-rule", "id: 'my-rule' is no GUID"),
