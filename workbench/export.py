@@ -58,10 +58,7 @@ def as_yaml(rule: Rule) -> str:
         "description": rule.description,
         "severity": str(rule.severity),
         "status": "Available",
-        "requiredDataConnectors": [
-            {"connectorId": connector, "dataTypes": list(tables)}
-            for connector, tables in rule.connectors.items()
-        ],
+        "requiredDataConnectors": _connectors(rule),
     }
     if scheduled and rule.query_frequency and rule.query_period:
         document |= {
@@ -181,6 +178,17 @@ def _export(parsed: argparse.Namespace) -> int:
         f"{len(written)} rules written to {parsed.out}/sentinel and {parsed.out}/arm, {len(refused)} left out"
     )
     return 0
+
+
+def _connectors(rule: Rule) -> list[dict[str, Any]]:
+    """Leave out our own baseline tables: no connector brings them, summary rules do."""
+    brought = {
+        connector: [table for table in tables if not table.endswith("_CL")]
+        for connector, tables in rule.connectors.items()
+    }
+    return [
+        {"connectorId": connector, "dataTypes": tables} for connector, tables in brought.items() if tables
+    ]
 
 
 def _entity_mappings(rule: Rule) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ def test_yaml_has_the_repositorys_fields_and_the_query_unchanged(rule: Rule) -> 
 
     assert set(document) == KEYS
     assert "breaker" not in document
+    assert not [t for c in document["requiredDataConnectors"] for t in c["dataTypes"] if t.endswith("_CL")]
     assert document["query"].split() == rule.sentinel_query().split()
     assert len(document["query"]) <= MAX_QUERY
     assert re.fullmatch(r"\d+[mhd]", document["queryFrequency"])
