@@ -64,11 +64,39 @@ async def readiness(req: func.HttpRequest) -> func.HttpResponse:
     return await _answer("readiness", req)
 
 
+@app.function_name("dormant")
+@app.route(route="dormant", methods=["GET"])
+async def dormant(req: func.HttpRequest) -> func.HttpResponse:
+    """Read the report on principals that nobody uses and that could still act."""
+    return await _answer("dormant", req)
+
+
+@app.function_name("sweep_fast")
+@app.timer_trigger(arg_name="timer", schedule="%AGENTBREAKER_SWEEP_FAST_SCHEDULE%", run_on_startup=False)
+async def sweep_fast(timer: func.TimerRequest) -> None:  # noqa: ARG001  # the binding wants the parameter
+    """Run the rules that need no history."""
+    await _tick("sweep_fast")
+
+
 @app.function_name("sweep")
 @app.timer_trigger(arg_name="timer", schedule="%AGENTBREAKER_SWEEP_SCHEDULE%", run_on_startup=False)
 async def sweep(timer: func.TimerRequest) -> None:  # noqa: ARG001  # the binding wants the parameter
-    """Run detections over the logs."""
+    """Run the rules that judge a window."""
     await _tick("sweep")
+
+
+@app.function_name("sweep_baseline")
+@app.timer_trigger(arg_name="timer", schedule="%AGENTBREAKER_SWEEP_BASELINE_SCHEDULE%", run_on_startup=False)
+async def sweep_baseline(timer: func.TimerRequest) -> None:  # noqa: ARG001  # the binding wants the parameter
+    """Run the rules that compare amounts with a principal's own past."""
+    await _tick("sweep_baseline")
+
+
+@app.function_name("sweep_dormant")
+@app.timer_trigger(arg_name="timer", schedule="%AGENTBREAKER_SWEEP_DORMANT_SCHEDULE%", run_on_startup=False)
+async def sweep_dormant(timer: func.TimerRequest) -> None:  # noqa: ARG001  # the binding wants the parameter
+    """Look for principals that nobody uses and that could still act."""
+    await _tick("sweep_dormant")
 
 
 @app.function_name("settle")

@@ -134,6 +134,17 @@ def _is_true(text: str) -> bool:
     return text.strip().lower() in ("true", "1")
 
 
+def _yes_or_no(text: str) -> bool:
+    value = text.strip().lower()
+    if value not in ("true", "false"):
+        raise ValueError("is neither true nor false")
+    return value == "true"
+
+
+def _days(least: int, most: int) -> Callable[[str], timedelta]:
+    return lambda text: timedelta(days=_count(least, most)(text))
+
+
 # --- the table ------------------------------------------------------------------------------------
 
 
@@ -170,8 +181,13 @@ SETTINGS: Final = (
     Setting(P + "LOGS_URL", "logs_url", "https://api.loganalytics.io", "Log Analytics query API.", _url("api.loganalytics.io", "api.loganalytics.azure.com", "api.loganalytics.us")),
     Setting(P + "ARM_URL", "arm_url", "https://management.azure.com", "Azure Resource Manager, for Sentinel incidents.", _url("management.azure.com", "management.usgovcloudapi.net")),
     Setting(P + "CA_BUNDLE", "ca_bundle", "", "PEM file of further certificate authorities to trust, for a proxy that inspects TLS or a simulated tenant.", _text),
-    Setting(P + "SWEEP_SCHEDULE", "sweep_schedule", "0 */5 * * * *", "When detections run (NCRONTAB, UTC). Read by the Functions host.", _text),
-    Setting(P + "SETTLE_SCHEDULE", "settle_schedule", "*/30 * * * * *", "When pending containments are settled (NCRONTAB, UTC). Read by the Functions host.", _text),
+    Setting(P + "SWEEP_FAST_SCHEDULE", "sweep_fast_schedule", "0 * * * * *", "When rules run that need no history (NCRONTAB, UTC). Read by the Functions host, as all schedules: it needs each of them written.", _text),
+    Setting(P + "SWEEP_SCHEDULE", "sweep_schedule", "0 */5 * * * *", "When rules run that judge a window (NCRONTAB, UTC).", _text),
+    Setting(P + "SWEEP_BASELINE_SCHEDULE", "sweep_baseline_schedule", "0 12 * * * *", "When rules run that compare amounts with a principal's own past (NCRONTAB, UTC). After the hour, so that the hour is in the logs.", _text),
+    Setting(P + "SWEEP_DORMANT_SCHEDULE", "sweep_dormant_schedule", "0 30 4 * * *", "When principals nobody uses are looked for (NCRONTAB, UTC).", _text),
+    Setting(P + "SETTLE_SCHEDULE", "settle_schedule", "*/30 * * * * *", "When pending containments are settled (NCRONTAB, UTC).", _text),
+    Setting(P + "DORMANT_AFTER_DAYS", "dormant_after", "90", "Days without a sign-in after which a principal that can still act is reported.", _days(7, 365)),
+    Setting(P + "SIGN_IN_ACTIVITY_REPORT", "sign_in_activity_report", "false", "true: the dormant sweep also reads Graph's beta report servicePrincipalSignInActivities (AuditLog.Read.All). While it is refused nothing is proposed but to watch.", _yes_or_no),
     Setting("WEBSITE_AUTH_ENABLED", "easy_auth", "", "Written by the platform, never by you: says that Easy Auth checks callers. Anything but True and every call is refused.", _is_true),
 )  # fmt: skip
 
@@ -199,8 +215,13 @@ class Settings:
     logs_url: str
     arm_url: str
     ca_bundle: str
+    sweep_fast_schedule: str
     sweep_schedule: str
+    sweep_baseline_schedule: str
+    sweep_dormant_schedule: str
     settle_schedule: str
+    dormant_after: timedelta
+    sign_in_activity_report: bool
     easy_auth: bool
 
     @classmethod

@@ -39,7 +39,10 @@ def environment(estate: Estate, directory: Path) -> dict[str, str]:
     return estate.app_environment(
         STORE=f"sqlite:///{directory / 'agentbreaker.db'}",
         AUTOMATIC_PER_HOUR=AUTOMATIC_PER_HOUR,
+        SWEEP_FAST_SCHEDULE="0 0 0 1 1 *",
         SWEEP_SCHEDULE="0 0 0 1 1 *",
+        SWEEP_BASELINE_SCHEDULE="0 0 0 1 1 *",
+        SWEEP_DORMANT_SCHEDULE="0 0 0 1 1 *",
         SETTLE_SCHEDULE="0 0 0 1 1 *",
     )
 

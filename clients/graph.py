@@ -11,6 +11,7 @@ import asyncio
 import base64
 import binascii
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -55,6 +56,14 @@ _READ_WITHIN: Final = timedelta(seconds=20)
 # A write that takes longer counts as an unknown outcome. Shorter than the time after which
 # ``response/pulling.py`` may send again, so that no request of ours is still under way then.
 _WRITE_WITHIN: Final = timedelta(seconds=40)
+_ACTIVITIES: Final = (
+    "lastSignInActivity",
+    "delegatedClientSignInActivity",
+    "delegatedResourceSignInActivity",
+    "applicationAuthenticationClientSignInActivity",
+    "applicationAuthenticationResourceSignInActivity",
+)
+_PAGE: Final = 999  # the most that Graph gives of directory objects at once
 _PRINCIPAL_FIELDS: Final = [
     "id",
     "appId",
@@ -64,6 +73,47 @@ _PRINCIPAL_FIELDS: Final = [
     "accountEnabled",
     "signInAudience",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCredential:
+    """A secret or certificate in the directory. ``ends`` None: Graph named no readable end."""
+
+    kind: str
+    ends: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """
+    A service principal as a list of all gives it, with what it holds itself.
+
+    ``created`` is not in Graph's schema of a service principal, though it is sent; None where it is not.
+    ``credentials`` None: the answer had none of the two lists. Those of its application are not among them.
+    """
+
+    principal: ServicePrincipal
+    created: datetime | None
+    credentials: tuple[HeldCredential, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedApplication:
+    """An app registration as a list of all gives it; fields as in ``Listed``."""
+
+    application_object_id: str
+    app_id: AppId
+    created: datetime | None
+    credentials: tuple[HeldCredential, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """An application permission held: which role (an id) of which resource (its service principal)."""
+
+    resource_id: ObjectId
+    resource_name: str
+    role_id: str
 
 
 class GraphClient:
@@ -95,6 +145,7 @@ class GraphClient:
         # A client that is passed in is used as it is: no redirects and no retries of the SDK's own.
         adapter = GraphRequestAdapter(provider, client=http)
         adapter.base_url = f"{base_url}/v1.0"
+        self._base_url = base_url
         self._graph = GraphServiceClient(request_adapter=adapter)
         self._credential, self._tenant, self._turn = credential, TenantId(tenant_id), turn
 
@@ -130,6 +181,88 @@ class GraphClient:
         if not is_guid(found.get("appId")) or not is_guid(found.get("id")):
             raise Malformed(SERVICE, "application without appId")
         return Application(found["id"], AppId(found["appId"]), _text(found, "displayName"))
+
+    # --- inventory: read once a day, a page at a time, none of it on the ID Protection quota ----------
+
+    async def service_principals(self) -> tuple[Listed, ...]:
+        """Read all service principals with the credentials they hold themselves. Raises: as ``service_principal``."""
+        from msgraph.generated.service_principals.service_principals_request_builder import (
+            ServicePrincipalsRequestBuilder as Builder,
+        )
+
+        # keyCredentials come in a list only where they are selected (serviceprincipal-list.md).
+        fields = [*_PRINCIPAL_FIELDS, "createdDateTime", "passwordCredentials", "keyCredentials"]
+        query = Builder.ServicePrincipalsRequestBuilderGetQueryParameters(select=fields, top=_PAGE)
+        builder = self._graph.service_principals
+        found = await self._read_all("list service principals", builder, query, paced=False)
+        return tuple(Listed(self._principal(item), _time(item), _credentials(item)) for item in found)
+
+    async def applications(self) -> tuple[ListedApplication, ...]:
+        """Read all app registrations with their credentials. Raises: as ``service_principal``."""
+        from msgraph.generated.applications.applications_request_builder import (
+            ApplicationsRequestBuilder as Builder,
+        )
+
+        fields = ["id", "appId", "createdDateTime", "passwordCredentials", "keyCredentials"]
+        query = Builder.ApplicationsRequestBuilderGetQueryParameters(select=fields, top=_PAGE)
+        found = await self._read_all("list applications", self._graph.applications, query, paced=False)
+        if not all(is_guid(item.get("id")) and is_guid(item.get("appId")) for item in found):
+            raise Malformed(SERVICE, "application without appId")
+        return tuple(
+            ListedApplication(item["id"], AppId(item["appId"].lower()), _time(item), _credentials(item))
+            for item in found
+        )
+
+    async def federated_credentials(self, application_object_id: str) -> int:
+        """Count the federated credentials of an app registration: they end by no date. Raises: as ``application``."""
+        item = self._graph.applications.by_application_id(application_object_id)
+        builder = item.federated_identity_credentials
+        return len(await self._read_all("list federated credentials", builder, paced=False))
+
+    async def grants(self, principal: ObjectId) -> tuple[Grant, ...]:
+        """Read the application permissions that a service principal holds. Raises: as ``service_principal``."""
+        item = self._graph.service_principals.by_service_principal_id(principal)
+        found = await self._read_all("list app role assignments", item.app_role_assignments, paced=False)
+        if not all(is_guid(one.get("resourceId")) and is_guid(one.get("appRoleId")) for one in found):
+            raise Malformed(SERVICE, "app role assignment without resource or role")
+        return tuple(
+            Grant(
+                object_id(one["resourceId"]), _text(one, "resourceDisplayName"), str(one["appRoleId"]).lower()
+            )
+            for one in found
+        )
+
+    async def app_roles(self, resource: ObjectId) -> dict[str, str]:
+        """Read the permissions that a resource offers: what each role id is called. Raises: as ``service_principal``."""
+        from msgraph.generated.service_principals.item.service_principal_item_request_builder import (
+            ServicePrincipalItemRequestBuilder as Builder,
+        )
+
+        query = Builder.ServicePrincipalItemRequestBuilderGetQueryParameters(select=["id", "appRoles"])
+        builder = self._graph.service_principals.by_service_principal_id(resource)
+        found = (await self._read("read app roles", builder, query)).get("appRoles")
+        if not isinstance(found, list) or not all(isinstance(role, dict) for role in found):
+            raise Malformed(SERVICE, "service principal without app roles")
+        return {_text(role, "id").lower(): _text(role, "value") for role in found if _text(role, "value")}
+
+    async def sign_in_activities(self) -> dict[AppId, datetime]:
+        """
+        Read when each application was last used, by appId, from a report that exists in beta only.
+
+        Signing in and being signed in to count alike: who disables an application ends both.
+        Raises: Refused (needs AuditLog.Read.All and a licence); Unavailable; Malformed.
+        Source: Graph beta "servicePrincipalSignInActivity".
+        """
+        builder = _Beta(f"{self._base_url}/beta/reports/servicePrincipalSignInActivities")
+        found = await self._read_all("list sign-in activities", builder, paced=False)
+        last: dict[AppId, datetime] = {}
+        for item in found:
+            moments = [_time(_part(item, name), "lastSignInDateTime") for name in _ACTIVITIES]
+            known = [moment for moment in moments if moment is not None]
+            if is_guid(item.get("appId")) and known:
+                app_id = AppId(item["appId"].lower())
+                last[app_id] = max(*known, last.get(app_id, known[0]))
+        return last
 
     # --- ID Protection ---------------------------------------------------------------------------
 
@@ -215,10 +348,12 @@ class GraphClient:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    async def _read_all(self, what: str, builder: Any, query: object = None) -> list[dict[str, Any]]:
-        """Read a list with all its pages, one turn each."""
+    async def _read_all(
+        self, what: str, builder: Any, query: object = None, *, paced: bool = True
+    ) -> list[dict[str, Any]]:
+        """Read a list with all its pages, one turn each where they are on the ID Protection quota."""
         items: list[dict[str, Any]] = []
-        page = await self._read(what, builder, query, paced=True)
+        page = await self._read(what, builder, query, paced=paced)
         while True:
             value = page.get("value")
             if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
@@ -227,7 +362,7 @@ class GraphClient:
             link = page.get("@odata.nextLink")
             if not link:
                 return items
-            page = await self._read(what, builder.with_url(link), paced=True)
+            page = await self._read(what, builder.with_url(link), paced=paced)
 
     async def _read(
         self, what: str, builder: Any, query: object = None, *, paced: bool = False
@@ -270,6 +405,26 @@ class GraphClient:
             owner_tenant=owner,
             account_enabled=enabled if isinstance(enabled, bool) else None,
         )
+
+
+class _Beta:
+    """A GET of a beta URL, in the form of the SDK's request builders: the SDK itself is of v1.0."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def with_url(self, url: str) -> _Beta:
+        return _Beta(url)
+
+    def to_get_request_information(self, configuration: Any) -> Any:
+        from kiota_abstractions.method import Method
+        from kiota_abstractions.request_information import RequestInformation
+
+        request = RequestInformation()
+        request.http_method, request.url = Method.GET, self._url
+        request.headers.try_add("Accept", "application/json")
+        request.configure(configuration)
+        return request
 
 
 async def _translated(what: str, call: Callable[[], Awaitable[T]], *, write: bool = False) -> T:
@@ -320,6 +475,27 @@ def _configured(query: object) -> Any:
 def _text(found: Mapping[str, Any], name: str) -> str:
     value = found.get(name)
     return value if isinstance(value, str) else ""
+
+
+def _time(found: Mapping[str, Any], name: str = "createdDateTime") -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(_text(found, name))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
+
+
+def _credentials(found: Mapping[str, Any]) -> tuple[HeldCredential, ...] | None:
+    lists = {kind: found.get(name) for kind, name in _CREDENTIAL_LISTS.items()}
+    held = []
+    for kind, items in lists.items():
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            return None
+        held += [HeldCredential(kind, _time(item, "endDateTime")) for item in items]
+    return tuple(held)
+
+
+_CREDENTIAL_LISTS: Final = {"secret": "passwordCredentials", "certificate": "keyCredentials"}
 
 
 def _kind(found: Mapping[str, Any], owner: TenantId | None, tenant: TenantId) -> Kind:

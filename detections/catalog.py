@@ -121,7 +121,8 @@ class Rule:
     ``id`` is ours (AG-04), ``sentinel_id`` the GUID of the analytics rule. ``window`` is what one run judges,
     ``late_arrival`` how late rows may come and still be judged, ``lookback`` how much earlier history the query reads
     by itself. ``quiet_for`` is how long the same principal, rule and resource stay one finding. A finding of this rule
-    makes later ones of the rules in ``lifts``, on the same principal and within the corroboration window, ``auto``. ``query`` begins with the two ``let`` lines that ``runner.bind_window`` replaces.
+    makes later ones of the rules in ``lifts``, on the same principal and within the corroboration window, ``auto``.
+    ``query`` begins with the two ``let`` lines that ``runner.bind_window`` replaces.
     """
 
     folder: str
@@ -239,6 +240,7 @@ def load(root: Path = DETECTIONS) -> tuple[Rule, ...]:
         except CatalogError as error:
             faults += error.faults
     faults += _shared_ids(rules)
+    faults += _unknown_lifts(rules)
     if not rules and not faults:
         faults.append(Fault(str(root), "folders", "there is no rule in it", "one folder a rule"))
     if faults:
@@ -429,6 +431,17 @@ def _mapping_of(folder: Path, text: str, faults: list[Fault]) -> Mapping[str, An
         faults.append(Fault(f"{folder.name}/rule.yaml", "file", "no mapping", "the fields of docs/rules.md"))
         raise CatalogError(faults)
     return document
+
+
+def _unknown_lifts(rules: Iterable[Rule]) -> list[Fault]:
+    rules = tuple(rules)
+    known = {rule.id for rule in rules}
+    return [
+        Fault(f"{rule.folder}/rule.yaml", "breaker.lifts", f"there is no rule {lifted}", "ids of the catalogue")
+        for rule in rules
+        for lifted in rule.lifts
+        if lifted not in known
+    ]
 
 
 def _shared_ids(rules: Iterable[Rule]) -> list[Fault]:

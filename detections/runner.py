@@ -115,13 +115,18 @@ def next_windows(
     """
     length = rule.window + rule.late_arrival
     if watermark is None:
-        return [Window(now - length, now)]
+        return [newest_window(rule, now)]
     step = min(rule.late_arrival or rule.window, rule.window)
     ends: list[datetime] = []
     while watermark < now and len(ends) < limit:
         watermark = min(watermark + step, now)
         ends.append(watermark)
     return [Window(end - length, end) for end in ends]
+
+
+def newest_window(rule: Rule, now: datetime) -> Window:
+    """Give the window that ends now."""
+    return Window(now - rule.window - rule.late_arrival, now)
 
 
 def parse_rows(

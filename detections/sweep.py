@@ -3,7 +3,8 @@ Run rules over their windows and hand what they find to the flow.
 
 A watermark moves only after a complete answer whose findings were all taken: a failed or partial query, or
 a store that cannot record, leaves it where it was, and the next sweep looks again. Looking again finds the
-same things again; a finding that is known already, by principal, rule and overlapping time, adds nothing.
+same things again; what is known already adds nothing (``news.py``). Two runs of one rule may meet, an old one that
+hangs and a new one: both find the same things, and a watermark never goes back.
 """
 
 from __future__ import annotations
@@ -14,23 +15,39 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from clients.errors import ClientError
-from clients.stores import Put, StoreError
+from clients.errors import ClientError, Partial
+from clients.stores import Conflict, Insert, Replace, StoreError
 from clients.terms import object_id
-from detections.runner import AnswerError, DetectionRow, Window, bind_window, next_windows, parse_rows
+from detections.news import Extended, Known, News, weigh
+from detections.runner import (
+    AnswerError,
+    DetectionRow,
+    Window,
+    bind_window,
+    newest_window,
+    next_windows,
+    parse_rows,
+)
 from response import flow
 from response.containment import CONTAINED, FailureReason, State
-from response.finding import BOLDNESS, Finding, Source
-from response.opening import ACTOR, AFTER_CONTAINMENT, load
+from response.decision import lifts
+from response.finding import AFTER_CONTAINMENT, Finding, Source
+from response.opening import ACTOR, load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from detections.catalog import Rule
+    from clients.stores import Record, Write
+    from detections.catalog import Rule, SweepGroup
     from response.world import World
 
 log = logging.getLogger("agentbreaker.sweep")
 _JUDGED_AGAIN_AFTER: Final = timedelta(hours=1)
+_RACES: Final = 20  # against other runs of the same rule; there is rarely one
+
+
+class FindingsError(Exception):
+    """Some findings of a window could not be judged. The others were; the window is looked at again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +59,10 @@ class Swept:
     failed: tuple[str, ...]
 
 
-async def sweep_rules(rules: Sequence[Rule], world: World) -> Swept:
-    """Run every rule over what it has not looked at yet. One broken rule stops no other."""
-    swept = await asyncio.gather(*(_sweep_rule(rule, world) for rule in rules))
+async def sweep_rules(rules: Sequence[Rule], world: World, group: SweepGroup | None = None) -> Swept:
+    """Run every rule of a group (None: all) over what it has not looked at yet. One broken rule stops no other."""
+    chosen = [rule for rule in rules if group is None or rule.sweep is group]
+    swept = await asyncio.gather(*(_sweep_rule(rule, world) for rule in chosen))
     return Swept(
         findings=sum(s.findings for s in swept),
         rejected=sum(s.rejected for s in swept),
@@ -55,13 +73,19 @@ async def sweep_rules(rules: Sequence[Rule], world: World) -> Swept:
 async def _sweep_rule(rule: Rule, world: World) -> Swept:
     found = rejected = 0
     try:
-        record = await world.store.get(f"watermark:{rule.id}")
-        watermark = None if record is None else datetime.fromisoformat(record.body["until"])
-        for window in next_windows(watermark, world.now(), rule):
-            new, bad = await _look(rule, window, world)
+        windows = next_windows(await _watermark(rule, world), world.now(), rule)
+        for window in windows:
+            try:
+                new, bad = await _look(rule, window, world)
+            except (Partial, FindingsError):
+                # Something about this window: it is tried again, and meanwhile must not hide what happens now.
+                newest = newest_window(rule, world.now())
+                if window.end < newest.end - rule.window:
+                    await _look(rule, newest, world)
+                raise
             found, rejected = found + new, rejected + bad
-            await world.store.commit([Put(f"watermark:{rule.id}", {"until": window.end.isoformat()})])
-    except (ClientError, StoreError, AnswerError) as error:
+            await _move_watermark(rule, window.end, world)
+    except (ClientError, StoreError, AnswerError, FindingsError) as error:
         log.warning("rule %s did not finish, its watermark stays: %s", rule.id, error)
         return Swept(found, rejected, (rule.id,))
     except Exception:  # the edge of one rule: recorded here, so that it stops no other
@@ -70,24 +94,56 @@ async def _sweep_rule(rule: Rule, world: World) -> Swept:
     return Swept(found, rejected, ())
 
 
+async def _watermark(rule: Rule, world: World) -> datetime | None:
+    record = await world.store.get(f"watermark:{rule.id}")
+    return None if record is None else datetime.fromisoformat(record.body["until"])
+
+
+async def _move_watermark(rule: Rule, until: datetime, world: World) -> None:
+    """Say how far the rule has looked; what another run has said and is further stays. Raises: StoreError."""
+    key, body = f"watermark:{rule.id}", {"until": until.isoformat()}
+    for _ in range(_RACES):
+        record = await world.store.get(key)
+        if record is not None and datetime.fromisoformat(record.body["until"]) >= until:
+            return
+        write: Write = Insert(key, body) if record is None else Replace(key, body, record.etag)
+        try:
+            await world.store.commit([write])
+        except Conflict:  # another run of this rule moved it meanwhile: perhaps further
+            continue
+        return
+    raise Conflict(key)
+
+
 async def _look(rule: Rule, window: Window, world: World) -> tuple[int, int]:
-    """Judge one window. Returns how many findings were new and how many rows were none."""
+    """
+    Judge one window. Returns how many findings were new and how many rows were none.
+
+    A finding that cannot be judged does not keep those after it from being judged.
+    Raises: ClientError and AnswerError for the query, StoreError and FindingsError for the findings.
+    """
     query = bind_window(rule.query, window.start, window.end)
     answer = await world.logs.query(query, window.start - rule.lookback, window.end)
-    new = rejected = 0
+    new = rejected = failed = 0
     for item in parse_rows(rule, answer.columns, answer.rows):
         if not isinstance(item, DetectionRow):
             rejected += 1
             log.warning("rule %s gave a row that is no finding", rule.id)
             continue
-        finding = await _unless_known(_finding(rule, item), world)
-        if finding is not None:
-            await flow.respond(finding, world)
-            new += 1
+        try:
+            new += await _take(finding_of(rule, item), rule, world)
+        except StoreError:
+            raise  # the store is what all findings need
+        except Exception:  # the edge of one finding: recorded here, and the window is looked at again
+            failed += 1
+            log.exception("a finding of rule %s could not be judged", rule.id)
+    if failed:
+        raise FindingsError(f"{failed} findings could not be judged")
     return new, rejected
 
 
-def _finding(rule: Rule, row: DetectionRow) -> Finding:
+def finding_of(rule: Rule, row: DetectionRow) -> Finding:
+    """Give what a row of a rule's answer claims."""
     return Finding(
         source=Source.RULE,
         rule_id=rule.id,
@@ -103,10 +159,21 @@ def _finding(rule: Rule, row: DetectionRow) -> Finding:
         ip_address=row.ip_address,
         resource=row.resource,
         event_ids=row.event_ids[:20],
+        lifts=rule.lifts,
     )
 
 
-async def _unless_known(finding: Finding, world: World) -> Finding | None:
+async def _take(finding: Finding, rule: Rule, world: World) -> int:
+    """Judge a finding if it is news. Returns how many were judged as news, 0 or 1."""
+    news = await _unless_known(finding, rule.quiet_for, world)
+    if news is not None:
+        await flow.respond(news, world)
+    if finding.lifts:
+        await _judge_lifted(finding, world, just_judged=news is not None)
+    return 0 if news is None else 1
+
+
+async def _unless_known(finding: Finding, quiet_for: timedelta, world: World) -> Finding | None:
     """
     Give the finding if it is news, under the name of what is known and overlaps it.
 
@@ -114,32 +181,60 @@ async def _unless_known(finding: Finding, world: World) -> Finding | None:
     it; and, once an hour, what goes on while nothing contains the principal: a veto or a refusal of then
     may not hold any more. Anything else only moves the end of what is known.
     """
-    for record in await world.store.scan(f"finding:{finding.principal}:{finding.rule_id}:"):
-        known = Finding.from_body(record.body)
-        if known.first_seen > finding.last_seen or finding.first_seen > known.last_seen:
-            continue
-        same = replace(
-            finding, first_seen=known.first_seen, last_seen=max(known.last_seen, finding.last_seen)
-        )
-        if BOLDNESS.index(finding.tier) > BOLDNESS.index(known.tier):
-            return same
-        if finding.last_seen <= known.last_seen:
+    records = await _known(finding, world)
+    match weigh(finding, (known for known, _ in records), quiet_for):
+        case None:
             return None
-        judged = datetime.fromisoformat(record.body["judged_at"])
-        if await _may_count_now(finding, judged, world):
-            return same
-        await world.store.commit([Put(record.key, {**record.body, "last_seen": same.last_seen.isoformat()})])
-        return None
-    return finding
+        case News(finding=news):
+            return news
+        case Extended() as extended:
+            known, record = next(
+                pair for pair in records if pair[0].finding.key == extended.known.finding.key
+            )
+            if await _may_count_now(extended, known.judged_at, world):
+                return extended.finding
+            body = {**record.body, **extended.known.to_body()}
+            try:
+                await world.store.commit([Replace(record.key, body, record.etag)])
+            except Conflict:  # another run has just judged or extended it; this one comes by again
+                log.debug("%s was changed meanwhile", record.key)
+            return None
 
 
-async def _may_count_now(finding: Finding, judged: datetime, world: World) -> bool:
+async def _known(finding: Finding, world: World) -> list[tuple[Known, Record]]:
+    """Read what is known of the principal and rule. A record nobody can read hides nothing: it is left out."""
+    found = []
+    for record in await world.store.scan(f"finding:{finding.principal}:{finding.rule_id}:"):
+        try:
+            found.append((Known.from_body(record.body), record))
+        except (KeyError, TypeError, ValueError) as error:
+            log.warning("a known finding is unreadable: %s", type(error).__name__)
+    return found
+
+
+async def _may_count_now(extended: Extended, judged: datetime, world: World) -> bool:
     """Whether activity that goes on may lead to something other than when it was judged."""
+    finding, again = extended.finding, world.now() - judged >= _JUDGED_AGAIN_AFTER
     pointer = await world.store.get(f"open:{finding.principal}")
     if pointer is None:
-        return world.now() - judged >= _JUDGED_AGAIN_AFTER
+        return again and not extended.quiet
     containment, _ = await load(world.store, pointer.body["containment"])
     refused = containment.failed_because is FailureReason.REFUSED
     if refused or containment.state in (State.PROPOSED, State.AWAITING_APPROVAL):
-        return world.now() - judged >= _JUDGED_AGAIN_AFTER
+        return again
     return finding.family == AFTER_CONTAINMENT and containment.state in CONTAINED
+
+
+async def _judge_lifted(sign: Finding, world: World, *, just_judged: bool) -> None:
+    """
+    Judge again what came after a sign that lifts it and was judged without it.
+
+    Tables are not equally late: what an agent did after a prompt attack is often seen before the attack is. Right
+    after the sign was judged everything it lifts is; when it is only found again, what an earlier run did not get to.
+    """
+    signs = [known for known, _ in await _known(sign, world)]
+    for rule_id in sign.lifts:
+        for known, _ in await _known(replace(sign, rule_id=rule_id), world):
+            after = (s for s in signs if lifts(s.finding, known.finding, world.policy))
+            if any(just_judged or known.judged_at < s.judged_at for s in after):
+                await flow.respond(known.finding, world)

@@ -26,7 +26,11 @@ _HANDLERS: Final = {
     "principal": "handlers.analyst",
     "killswitch": "handlers.analyst",
     "readiness": "handlers.health",
+    "dormant": "handlers.dormant",
+    "sweep_fast": "handlers.sweeps",
     "sweep": "handlers.sweeps",
+    "sweep_baseline": "handlers.sweeps",
+    "sweep_dormant": "handlers.sweeps",
     "settle": "handlers.sweeps",
 }
 

@@ -3,36 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+import re
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from clients.stores import StoreError
 from clients.terms import Unknown
+from detections.catalog import SweepGroup
+from detections.dormant import SIGN_IN_REPORT_PERMISSION
 from handlers.auth import Role, caller, require
 from handlers.http import Request, Response
 from response import gathering, ledger
 from response.levers import LEVERS, READ_PERMISSIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from detections.catalog import Rule
     from handlers.process import Process
     from response.world import World
 
 _RECENT: Final = timedelta(days=1)
+_BASELINE: Final = re.compile(r"\bAgent\w+_CL\b")
+# A daily summary is written in the night after its day, an hourly one an hour later; then some for the logs to arrive.
+_BASELINE_AGE: Final = {"AgentGraphHourly_CL": timedelta(hours=6)}
+_DAILY_AGE: Final = timedelta(days=3)
+# Three missed runs of the timer as it is set by default, and some for the run itself.
+_BEHIND: Final = {
+    SweepGroup.FAST: timedelta(minutes=10),
+    SweepGroup.WINDOWED: timedelta(minutes=30),
+    SweepGroup.BASELINE: timedelta(hours=4),
+}
+_CLOCKS_DIFFER: Final = timedelta(minutes=5)
 
 
 async def readiness(request: Request, process: Process) -> Response:
     """``GET /api/readiness``: every precondition, each true, false or null (not known) with the reason."""
     require(caller(request, process.settings), Role.READ)
     checks = [
-        await _permissions(process.world),
+        await _permissions(process),
         await _policies(process.world),
         await _kill_switch(process.world),
         await _ledger(process.world),
         _protected(process),
         *await _tables(process),
+        *await _baselines(process),
         *await _watermarks(process),
     ]
     ready = all(check["ok"] is True for check in checks)
@@ -43,11 +58,13 @@ def _check(name: str, ok: bool | None, detail: str) -> dict[str, Any]:
     return {"name": name, "ok": ok, "detail": detail}
 
 
-async def _permissions(world: World) -> dict[str, Any]:
-    claims = await gathering.answered(world.graph.own_claims())
+async def _permissions(process: Process) -> dict[str, Any]:
+    claims = await gathering.answered(process.world.graph.own_claims())
     if isinstance(claims, Unknown):
         return _check("graph permissions", None, claims.why)
     needed = {*READ_PERMISSIONS, *(lever.permission for lever in LEVERS.values())}
+    if process.settings.sign_in_activity_report:
+        needed.add(SIGN_IN_REPORT_PERMISSION)
     missing = sorted(needed - claims[1])
     return _check(
         "graph permissions", not missing, f"missing: {', '.join(missing)}" if missing else "all granted"
@@ -132,14 +149,63 @@ def _sees(rule: Rule, rows: Mapping[str, bool | Unknown]) -> dict[str, Any]:
     return _check(name, True, "its tables can be queried and have rows")
 
 
-async def _watermarks(process: Process) -> list[dict[str, Any]]:
-    checks = []
+async def _baselines(process: Process) -> list[dict[str, Any]]:
+    """Ask of each baseline table that a rule reads how new its newest summary is. Without it everybody is learning."""
+    readers: dict[str, list[str]] = {}
     for rule in process.rules:
-        record = await gathering.answered(process.world.store.get(f"watermark:{rule.id}"))
-        if isinstance(record, Unknown):
-            checks.append(_check(f"rule {rule.id}", None, record.why))
-        elif record is None:
-            checks.append(_check(f"rule {rule.id}", False, "has not run yet"))
-        else:
-            checks.append(_check(f"rule {rule.id}", True, f"looked until {record.body['until']}"))
-    return checks
+        for table in sorted(set(_BASELINE.findall(rule.query))):
+            readers.setdefault(table, []).append(rule.id)
+    tables = sorted(readers)
+    checks = await asyncio.gather(*(_baseline(table, readers[table], process.world) for table in tables))
+    return list(checks)
+
+
+async def _baseline(table: str, readers: Sequence[str], world: World) -> dict[str, Any]:
+    name, now = f"baseline {table}", world.now()
+    allowed = _BASELINE_AGE.get(table, _DAILY_AGE)
+    lost = f"{', '.join(readers)} know nobody's past and at most add context"
+    # TimeGenerated is when a summary was written: a day's is written after it, so the span reaches every newer bin.
+    question = world.logs.query(f"{table}\n| summarize Newest = max(BinStart)", now - allowed, now)
+    answer = await gathering.answered(question)
+    if isinstance(answer, Unknown):
+        return _check(name, None, f"{answer.why}. If the table does not exist, {lost}")
+    newest = answer.rows[0][0] if answer.rows else None
+    if not isinstance(newest, datetime) or now - newest > allowed:
+        return _check(name, False, f"no summary of the last {_span(allowed)}: {lost}")
+    return _check(name, True, f"newest summary is of {newest:%Y-%m-%d %H:%M}, read by {', '.join(readers)}")
+
+
+async def _watermarks(process: Process) -> list[dict[str, Any]]:
+    return [await _watermark(rule, process.world) for rule in process.rules]
+
+
+async def _watermark(rule: Rule, world: World) -> dict[str, Any]:
+    """Say how far a rule has looked, and whether that is as far as its timer should have brought it."""
+    name = f"rule {rule.id}"
+    record = await gathering.answered(world.store.get(f"watermark:{rule.id}"))
+    if isinstance(record, Unknown):
+        return _check(name, None, record.why)
+    if record is None:
+        return _check(name, False, "has not run yet")
+    try:
+        until = datetime.fromisoformat(record.body["until"])
+        age = world.now() - until
+    except (KeyError, TypeError, ValueError) as error:
+        return _check(name, None, f"its watermark is unreadable ({type(error).__name__})")
+    if age < -_CLOCKS_DIFFER:
+        return _check(
+            name, False, f"looked until {until.isoformat()}, which is yet to come: it waits until then"
+        )
+    detail = f"looked until {until.isoformat()}, {_span(max(age, timedelta(0)))} ago"
+    if age > _BEHIND[rule.sweep]:
+        return _check(name, False, f"{detail}; its timer ({rule.sweep}) should have brought it further")
+    return _check(name, True, detail)
+
+
+def _span(span: timedelta) -> str:
+    """Say a duration in its largest unit."""
+    minutes = int(span.total_seconds()) // 60
+    for size, unit in ((24 * 60, "days"), (60, "hours")):
+        if minutes >= 2 * size:
+            return f"{minutes // size} {unit}"
+    return f"{minutes} minutes"

@@ -125,6 +125,11 @@ def _weight(
         return Verdict.ASK, (f"whether an enabled policy would bite could not be read: {evidence.armed.why}",)
     if finding.tier is Tier.AUTO:
         return Verdict.CONTAIN, ("one finding of this sort is enough",)
+    if sign := _lifting(finding, evidence, policy):
+        return Verdict.CONTAIN, (
+            _lifted_in_words(sign, finding),
+            "after it one finding of this sort is enough",
+        )
     return _corroborated(finding, evidence, policy, now)
 
 
@@ -158,6 +163,43 @@ def corroborates(other: Finding, finding: Finding, policy: ResponsePolicy, now: 
         and other.source is not Source.ANALYST
         and (policy.mode is Mode.OBSERVE or policy.mode_for(other.rule_id) is not Mode.OBSERVE)
     )
+
+
+def lifts(sign: Finding, finding: Finding, policy: ResponsePolicy) -> bool:
+    """
+    Tell whether a sign makes a later finding enough by itself: a reported prompt attack, then a deviation.
+
+    The deviation began after the sign and within the corroboration window of it, by the times of what happened,
+    not of when it was seen. Only what a second sign would contain anyway (tier ``corroborated``) is lifted: context
+    stays context, and what a person has to decide stays theirs. A rule that may only be observed lifts nothing.
+    """
+    return (
+        finding.rule_id in sign.lifts
+        and sign.source is Source.RULE
+        and sign.principal == finding.principal
+        and finding.tier is Tier.CORROBORATED
+        and sign.first_seen <= finding.first_seen <= sign.last_seen + CORROBORATION_WINDOW
+        and (policy.mode is Mode.OBSERVE or policy.mode_for(sign.rule_id) is not Mode.OBSERVE)
+    )
+
+
+def _lifting(finding: Finding, evidence: Evidence, policy: ResponsePolicy) -> Finding | None:
+    """Give the latest sign that lifts the finding; None also where earlier findings could not be read."""
+    if not isinstance(evidence.earlier, tuple):
+        return None
+    signs = [other for other in evidence.earlier if lifts(other, finding, policy)]
+    return max(signs, key=lambda sign: sign.last_seen, default=None)
+
+
+_REPORTED: Final = {"prompt": "a prompt attack"}
+
+
+def _lifted_in_words(sign: Finding, finding: Finding) -> str:
+    """Say it without text of the tenant: family and rule are our words."""
+    what = _REPORTED.get(sign.family, f"a sign of {sign.family}")
+    minutes = int((finding.first_seen - min(sign.last_seen, finding.first_seen)).total_seconds()) // 60
+    when = "moments" if minutes == 0 else "1 minute" if minutes == 1 else f"{minutes} minutes"
+    return f"{what} on it was reported {when} before ({sign.rule_id})"
 
 
 def _reachable(evidence: Evidence) -> bool:

@@ -40,7 +40,8 @@ class Evidence:
     What could be checked about one principal at one moment.
 
     ``microsoft_risk`` is the level of Microsoft's own detections, None when there are none.
-    ``earlier`` are findings about the principal in the corroboration window, the new one not among them.
+    ``earlier`` are findings about the principal in the corroboration window, the new one not among them, and signs
+    that lift it.
     """
 
     principal: ServicePrincipal | NoSuchPrincipal | Unknown

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CORROBORATION_WINDOW: Final = timedelta(minutes=60)
-_TEXT_LIMIT: Final = 2000  # characters kept of any text that came from a tenant
+TEXT_LIMIT: Final = 2000  # characters kept of any text that came from a tenant
+AFTER_CONTAINMENT: Final = "after-containment"
+"""Family of rules that report activity a block should have ended."""
 
 
 class Source(StrEnum):
@@ -44,7 +46,8 @@ class Finding:
 
     ``reason``, ``ip_address`` and ``resource`` may carry text from the tenant: shown escaped, never executed.
     ``incident_name`` is the GUID of the Sentinel incident, where one is the source. ``doubts`` are facts about
-    the claim itself that ask for a person ("two principals in one incident").
+    the claim itself that ask for a person ("two principals in one incident"). ``lifts`` are ids of rules whose
+    findings weigh more after this one (``decision.lifted_by``).
     """
 
     source: Source
@@ -64,6 +67,7 @@ class Finding:
     incident_name: str = ""
     incident_arm_id: str = ""
     doubts: tuple[str, ...] = field(default=())
+    lifts: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -75,8 +79,9 @@ class Finding:
         """Give the finding as JSON for the store."""
         body = asdict(self)
         body["first_seen"], body["last_seen"] = self.first_seen.isoformat(), self.last_seen.isoformat()
-        body["reason"], body["resource"] = self.reason[:_TEXT_LIMIT], self.resource[:_TEXT_LIMIT]
+        body["reason"], body["resource"] = self.reason[:TEXT_LIMIT], self.resource[:TEXT_LIMIT]
         body["event_ids"], body["doubts"] = list(self.event_ids), list(self.doubts)
+        body["lifts"] = list(self.lifts)
         return body
 
     @classmethod
@@ -100,4 +105,5 @@ class Finding:
             incident_name=str(body["incident_name"]),
             incident_arm_id=str(body["incident_arm_id"]),
             doubts=tuple(body["doubts"]),
+            lifts=tuple(map(str, body.get("lifts", ()))),  # records of before the field have none
         )

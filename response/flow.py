@@ -15,7 +15,7 @@ from clients.errors import ClientError
 from clients.terms import Unknown
 from response import gathering, pulling, telling, verification
 from response.containment import Containment, State
-from response.decision import corroborates, decide
+from response.decision import corroborates, decide, lifts
 from response.evidence import NoSuchPrincipal
 from response.finding import Source, Tier
 from response.gathering import gather
@@ -59,7 +59,7 @@ async def respond(finding: Finding, world: World) -> Opened:
 
 async def _more_signs(finding: Finding, evidence: Evidence, world: World) -> bool:
     """
-    Whether a finding of another family was recorded while this one was judged.
+    Whether a finding of another family, or a sign that lifts this one, was recorded while this one was judged.
 
     Two runs may each find one sign and miss the other's. Each looks again after it has recorded its own, so
     whichever records last sees both.
@@ -70,7 +70,8 @@ async def _more_signs(finding: Finding, evidence: Evidence, world: World) -> boo
     now = world.now()
     seen = {other.key for other in known}
     return any(
-        other.key not in seen and corroborates(other, finding, world.policy, now)
+        other.key not in seen
+        and (corroborates(other, finding, world.policy, now) or lifts(other, finding, world.policy))
         for other in await gathering.earlier_findings(finding, world.store, now)
     )
 

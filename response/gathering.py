@@ -10,7 +10,7 @@ from clients.errors import ClientError, NotFound
 from clients.stores import Put, StoreError
 from clients.terms import AppId, NotAsked, ServicePrincipal, Unknown
 from response import breaker
-from response.decision import corroborates
+from response.decision import corroborates, lifts
 from response.evidence import Armed, Evidence, NoSuchPrincipal, NotArmed
 from response.finding import CORROBORATION_WINDOW, Finding, Source, Tier
 from response.levers import CONFIRM_COMPROMISED
@@ -98,10 +98,20 @@ async def own_identities(world: World) -> frozenset[ObjectId] | Unknown:
 
 
 async def earlier_findings(finding: Finding, store: Store, now: datetime) -> tuple[Finding, ...]:
-    """Read other findings about the principal in the corroboration window. Raises: StoreError."""
+    """
+    Read other findings about the principal in the corroboration window. Raises: StoreError.
+
+    The window ends now; for a sign that lifts this rule it ends where the finding begins, because what an agent did
+    minutes after a prompt attack may be seen an hour later.
+    """
     records = await store.scan(f"finding:{finding.principal}:")
     known = [Finding.from_body(record.body) for record in records if record.key != finding.key]
-    return tuple(f for f in known if now - f.last_seen <= CORROBORATION_WINDOW)
+    return tuple(
+        f
+        for f in known
+        if now - f.last_seen <= CORROBORATION_WINDOW
+        or (finding.rule_id in f.lifts and finding.first_seen - f.last_seen <= CORROBORATION_WINDOW)
+    )
 
 
 async def automatic_last_hour(store: Store, now: datetime) -> int:
@@ -159,7 +169,9 @@ async def _microsoft_risk(
         )
     if not isinstance(principal, ServicePrincipal) or principal.kind not in CONFIRM_COMPROMISED.bites_on:
         return NotAsked("no lever here reaches this kind of identity")
-    if isinstance(earlier, tuple) and any(corroborates(f, finding, world.policy, now) for f in earlier):
+    if isinstance(earlier, tuple) and any(
+        corroborates(f, finding, world.policy, now) or lifts(f, finding, world.policy) for f in earlier
+    ):
         return NotAsked("another finding agrees already")
     risk = await answered(world.graph.risk(finding.principal))
     if isinstance(risk, Unknown):

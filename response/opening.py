@@ -30,7 +30,7 @@ from response.containment import (
 )
 from response.decision import Decision, Verdict, Veto
 from response.evidence import Armed, Evidence, NotArmed
-from response.finding import BOLDNESS, Tier
+from response.finding import AFTER_CONTAINMENT, BOLDNESS, Tier
 from response.ledger import Draft, EntryKind, commit_with_entries
 from response.policy import Mode
 
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("agentbreaker.opening")
 ACTOR: Final = "agentbreaker"
-AFTER_CONTAINMENT: Final = "after-containment"
-"""Family of rules that report activity a block should have ended."""
 # How long a block may take to bite before activity counts against it; the same 10 minutes as in rule AG-30c.
 BITES_WITHIN: Final = timedelta(minutes=10)
 _RACES: Final = 40  # a run that loses this often to others gives up and says so

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-_SCHEDULES: Final = {"SWEEP_SCHEDULE": "*/5 * * * * *", "SETTLE_SCHEDULE": "*/3 * * * * *"}
+_SCHEDULES: Final = {
+    "SWEEP_FAST_SCHEDULE": "5/10 * * * * *",
+    "SWEEP_SCHEDULE": "*/10 * * * * *",
+    "SWEEP_BASELINE_SCHEDULE": "0 */5 * * * *",
+    "SWEEP_DORMANT_SCHEDULE": "30 */5 * * * *",
+    "SETTLE_SCHEDULE": "*/3 * * * * *",
+}
 
 _INTRODUCTION: Final = """
 The app:      {app}          keys in {keys}

@@ -215,3 +215,11 @@ def test_deployed_code_does_not_need_the_desk() -> None:
 )
 def test_a_duration_is_written_as_rules_write_it(span: timedelta, text: str) -> None:
     assert catalog.duration_text(span) == text
+
+
+def test_a_rule_cannot_lift_one_that_does_not_exist(rules: Path) -> None:
+    change(rules, "  sweep: windowed", "  sweep: windowed\n  lifts: [AG-07, AG-99]")
+
+    assert faults_of(rules) == [
+        f"{FOLDER}/rule.yaml: breaker.lifts: there is no rule AG-99; write ids of the catalogue"
+    ]

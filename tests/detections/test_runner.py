@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detections import catalog
-from detections.catalog import RESULT_COLUMNS, Confidence, Rule
+from detections.catalog import DETECTIONS, RESULT_COLUMNS, Confidence, Rule
 from detections.runner import (
     MAX_WINDOWS,
     AnswerError,
@@ -23,7 +22,11 @@ from detections.runner import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-RULE = catalog.load()[0]
+RULE = replace(
+    Rule.from_folder(DETECTIONS / "ag_04_first_key_vault_use"),
+    window=timedelta(hours=1),
+    late_arrival=timedelta(minutes=30),
+)
 NOON = datetime(2026, 3, 3, 12, tzinfo=UTC)
 QUERY = "let windowStart = ago(90m);\nlet windowEnd = now();\nT | where TimeGenerated between (windowStart .. windowEnd)"
 PRINCIPAL = "11111111-2222-4333-8444-000000000004"
@@ -227,6 +230,14 @@ def test_a_row_that_cannot_be_read_is_rejected_and_not_dropped(changes: dict[str
 )
 def test_no_row_of_any_shape_is_lost_or_raises(values: list[Any]) -> None:
     assert len(parse_rows(RULE, RESULT_COLUMNS, [values])) == 1
+
+
+@pytest.mark.parametrize("confidence", list(Confidence))
+def test_every_confidence_of_the_catalogue_is_read(confidence: Confidence) -> None:
+    (found,) = parse_rows(RULE, RESULT_COLUMNS, [row(Confidence=str(confidence))])
+
+    assert isinstance(found, DetectionRow)
+    assert found.confidence is confidence
 
 
 def test_other_columns_are_no_answer() -> None:

@@ -1,8 +1,10 @@
 import asyncio
+from datetime import timedelta
 
 import pytest
 from desk_app import ANALYST, desk, identity
 
+from clients.stores import Put
 from clients.terms import object_id
 from response import flow, gathering
 from response.finding import Finding, Source, Tier
@@ -197,6 +199,48 @@ async def test_readiness_names_what_is_missing(app):
     assert checks["kill switch"]["ok"] is True
     assert checks["ledger"]["ok"] is True
     assert checks["rule AG-04"]["ok"] is False
+
+
+@pytest.mark.parametrize(
+    ("behind", "ok", "says"),
+    [
+        (timedelta(minutes=3), True, "3 minutes ago"),
+        (timedelta(hours=30), False, "should have brought it further"),
+        (-timedelta(hours=2), False, "yet to come"),
+    ],
+)
+async def test_readiness_says_how_far_each_rule_has_looked(app, behind, ok, says):
+    world = app.process.world
+    until = (world.now() - behind).isoformat()
+    await world.store.commit([Put("watermark:AG-07", {"until": until}), Put("watermark:AG-08", {})])
+
+    checks = {c["name"]: c for c in (await app.call("readiness")).body["checks"]}
+
+    assert checks["rule AG-07"]["ok"] is ok
+    assert says in checks["rule AG-07"]["detail"]
+    assert checks["rule AG-08"]["ok"] is None
+
+
+async def test_readiness_says_which_rules_a_missing_baseline_blinds(app):
+    table = "AgentVaultDaily_CL"
+
+    before = {c["name"]: c for c in (await app.call("readiness")).body["checks"]}[f"baseline {table}"]
+    now = app.process.world.now()
+    app.estate.engine.insert(
+        table, [{"BinStart": now - timedelta(days=1), "TimeGenerated": now - timedelta(hours=3)}]
+    )
+    after = {c["name"]: c for c in (await app.call("readiness")).body["checks"]}[f"baseline {table}"]
+
+    assert before["ok"] is False
+    assert "AG-04" in before["detail"]
+    assert after["ok"] is True
+
+
+async def test_readiness_asks_for_the_right_to_a_report_that_is_switched_on(tmp_path, quick_turns):
+    async with desk(tmp_path, SIGN_IN_ACTIVITY_REPORT="true") as app:
+        checks = {c["name"]: c for c in (await app.call("readiness")).body["checks"]}
+
+    assert "AuditLog.Read.All" in checks["graph permissions"]["detail"]
 
 
 async def test_a_hundred_orders_share_a_few_confirm_calls(tmp_path):

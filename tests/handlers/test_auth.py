@@ -12,6 +12,7 @@ ROUTES = {
     "principal": "Containment.Read",
     "killswitch": "Containment.Approve",
     "readiness": "Containment.Read",
+    "dormant": "Containment.Read",
 }
 
 

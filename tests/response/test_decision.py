@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from clients.terms import Kind, NotAsked, RiskLevel, TenantId, Unknown
 from response.decision import LEVER, Decision, Verdict, decide
 from response.evidence import Armed, Evidence, NoSuchPrincipal, NotArmed
-from response.finding import Source, Tier
+from response.finding import Finding, Source, Tier
 from response.guardrails import GUARDRAILS, Guardrail, guard
 from response.policy import Mode
 
@@ -84,6 +84,82 @@ def test_a_rule_that_may_only_be_observed_corroborates_nothing():
 )
 def test_microsofts_own_risk_corroborates_from_medium_on(level, verdict):
     assert judge(finding(tier=Tier.CORROBORATED), evidence(microsoft_risk=level)).verdict is verdict
+
+
+ATTACK = {
+    "rule_id": "AG-25",
+    "family": "prompt",
+    "tier": Tier.CONTEXT,
+    "lifts": ("AG-01", "AG-04"),
+    "first_seen": NOON - timedelta(minutes=20),
+    "last_seen": NOON - timedelta(minutes=14),
+}
+
+
+def test_a_deviation_after_a_prompt_attack_is_enough_and_the_reason_says_so():
+    decision = judge(
+        finding(tier=Tier.CORROBORATED), evidence(earlier=(finding(**ATTACK),), microsoft_risk=None)
+    )
+
+    assert decision.verdict is Verdict.CONTAIN
+    assert decision.reasons[0] == "a prompt attack on it was reported 12 minutes before (AG-25)"
+
+
+def test_the_hour_after_a_prompt_attack_is_counted_from_what_happened_not_from_when_it_was_seen():
+    attack = finding(**ATTACK)
+    seen_late = decide(
+        finding(tier=Tier.CORROBORATED), evidence(earlier=(attack,)), policy(), NOON + timedelta(hours=3)
+    )
+
+    assert seen_late.verdict is Verdict.CONTAIN
+
+
+@pytest.mark.parametrize(
+    ("deviation", "attack"),
+    [
+        ({"rule_id": "AG-07"}, {}),
+        ({"first_seen": NOON - timedelta(minutes=21)}, {}),
+        ({}, {"first_seen": NOON - timedelta(hours=2), "last_seen": NOON - timedelta(minutes=63)}),
+        ({"tier": Tier.CONTEXT}, {}),
+        ({"tier": Tier.APPROVAL}, {}),
+        ({"doubts": ("two principals",)}, {}),
+        ({}, {"source": Source.INCIDENT}),
+        ({}, {"principal": OURSELVES}),
+    ],
+    ids=[
+        "a rule it does not lift",
+        "it began before the attack",
+        "61 minutes after the attack",
+        "a principal that is still learning",
+        "a person decides",
+        "a doubt about the claim",
+        "no rule of ours",
+        "an attack on another",
+    ],
+)
+def test_what_a_prompt_attack_does_not_lift(deviation, attack):
+    f = finding(**({"tier": Tier.CORROBORATED} | deviation))
+
+    decision = judge(f, evidence(earlier=(finding(**(ATTACK | attack)),), microsoft_risk=None))
+
+    assert decision.verdict is not Verdict.CONTAIN
+
+
+def test_a_rule_that_may_only_be_observed_lifts_nothing():
+    e = evidence(earlier=(finding(**ATTACK),), microsoft_risk=None)
+
+    observed = judge(finding(tier=Tier.CORROBORATED), e, policy(rule_modes={"AG-25": Mode.OBSERVE}))
+
+    assert observed.verdict is Verdict.WATCH
+
+
+def test_a_finding_keeps_what_it_lifts_and_an_old_record_lifts_nothing():
+    attack = finding(**ATTACK)
+    body = attack.to_body()
+
+    assert Finding.from_body(body) == attack
+    del body["lifts"]
+    assert Finding.from_body(body).lifts == ()
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.APPLICATION])
@@ -209,7 +285,19 @@ def test_the_more_careful_of_rule_and_global_mode_wins(mode, rule_mode, effectiv
 unknowns = st.sampled_from([f.name for f in fields(Evidence)])
 tiers = st.sampled_from(list(Tier))
 others = st.lists(
-    st.builds(finding, family=st.sampled_from(["vault", "probing", "directory"]), tier=tiers), max_size=3
+    st.one_of(
+        st.builds(finding, family=st.sampled_from(["vault", "probing", "directory"]), tier=tiers),
+        st.builds(
+            finding,
+            rule_id=st.just("AG-25"),
+            family=st.just("prompt"),
+            tier=tiers,
+            lifts=st.sampled_from([(), ("AG-04",), ("AG-07",)]),
+            first_seen=st.integers(0, 90).map(lambda ago: NOON - timedelta(minutes=90 + ago)),
+            last_seen=st.integers(0, 90).map(lambda ago: NOON - timedelta(minutes=ago)),
+        ),
+    ),
+    max_size=3,
 ).map(tuple)
 evidences = st.builds(
     Evidence,
@@ -251,6 +339,19 @@ def test_an_added_unknown_never_turns_ask_or_watch_into_contain(f, e, p, names):
 
     if before.verdict is not Verdict.CONTAIN:
         assert after.verdict is not Verdict.CONTAIN
+
+
+@given(findings, evidences, policies, st.sampled_from(["AG-04", "AG-07"]))
+def test_unknown_earlier_findings_never_contain_by_what_would_lift(f, e, p, lifted):
+    """Without an answer about earlier findings the judgement is at most as bold as if there were no such sign."""
+    sign = finding(**(ATTACK | {"lifts": (lifted,)}))
+    unread = judge(f, replace(e, earlier=Unknown("store unreachable")), p)
+    without = judge(f, replace(e, earlier=()), p)
+    with_sign = judge(f, replace(e, earlier=(sign,)), p)
+
+    if with_sign.verdict is Verdict.CONTAIN and without.verdict is not Verdict.CONTAIN:
+        assert unread.verdict is not Verdict.CONTAIN
+    assert not any("was reported" in reason for reason in unread.reasons)
 
 
 @given(findings, evidences, policies)

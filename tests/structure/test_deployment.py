@@ -19,6 +19,14 @@ FUNCTIONS = {
     "killswitch": ("killswitch", ["PUT"]),
     "health": ("health", ["GET"]),
     "readiness": ("readiness", ["GET"]),
+    "dormant": ("dormant", ["GET"]),
+}
+TIMERS = {
+    "sweep_fast": "AGENTBREAKER_SWEEP_FAST_SCHEDULE",
+    "sweep": "AGENTBREAKER_SWEEP_SCHEDULE",
+    "sweep_baseline": "AGENTBREAKER_SWEEP_BASELINE_SCHEDULE",
+    "sweep_dormant": "AGENTBREAKER_SWEEP_DORMANT_SCHEDULE",
+    "settle": "AGENTBREAKER_SETTLE_SCHEDULE",
 }
 HEAVY = (
     "msgraph",
@@ -67,7 +75,7 @@ def test_functions_routes_and_timers_are_the_documented_ones():
     assert routes == FUNCTIONS
     assert {t["authLevel"] for t in found.values() if t["type"] == "httpTrigger"} == {"ANONYMOUS"}
     timers = {name: t["schedule"] for name, t in found.items() if t["type"] == "timerTrigger"}
-    assert timers == {"sweep": "%AGENTBREAKER_SWEEP_SCHEDULE%", "settle": "%AGENTBREAKER_SETTLE_SCHEDULE%"}
+    assert timers == {name: f"%{setting}%" for name, setting in TIMERS.items()}
     assert not any(t.get("runOnStartup") for t in found.values())
 
 
@@ -115,10 +123,7 @@ def test_the_deployed_code_needs_no_desk_dependency():
 )
 @pytest.mark.skipif(not HOST.is_file(), reason=f"NOT RUN: {HOST} is absent (set AGENTDESK_SHARED)")
 def test_microsofts_runtime_indexes_the_app_and_runs_health():
-    settings = [
-        f"--setting={name}=0 */5 * * * *"
-        for name in ("AGENTBREAKER_SWEEP_SCHEDULE", "AGENTBREAKER_SETTLE_SCHEDULE")
-    ]
+    settings = [f"--setting={name}=0 */5 * * * *" for name in TIMERS.values()]
     command = [sys.executable, str(HOST), "--app-dir", str(ROOT), *settings]
 
     listed = json.loads(subprocess.run([*command, "list"], check=True, capture_output=True, text=True).stdout)
@@ -128,7 +133,7 @@ def test_microsofts_runtime_indexes_the_app_and_runs_health():
         ).stdout
     )
 
-    assert {f["name"] for f in listed["functions"]} == {*FUNCTIONS, "sweep", "settle"}
+    assert {f["name"] for f in listed["functions"]} == {*FUNCTIONS, *TIMERS}
     assert "alive" in json.dumps(invoked["result"])
 
 
