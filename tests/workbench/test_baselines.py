@@ -76,6 +76,17 @@ def test_calls_are_counted_once_a_family_an_hour_and_a_quarter(engine: LogEngine
     assert daily == {("Graph", "/groups"): 1, ("Graph", "/users/{mail}/messages"): 3}
 
 
+def test_mailboxes_are_counted_however_the_path_names_them(engine: LogEngine) -> None:
+    at = DAY + timedelta(hours=9)
+    paths = ["users/a@example.com/messages", "users('b@example.com')/messages", "users('c@example.com')/messages/1"]
+    engine.insert(GRAPH, [call(number, at, path) for number, path in enumerate(paths)])
+
+    backfill(engine, DAY, DAY + timedelta(days=1))
+
+    found = {row["Family"]: row["TopMailboxes"] for row in read(engine, "AgentGraphHourly_CL")}
+    assert found == {"/users/{mail}/messages": 1, "/users()/messages": 1, "/users()/messages/{n}": 1}
+
+
 def test_a_bin_is_not_seen_before_its_end_and_delay(engine: LogEngine) -> None:
     engine.insert(GRAPH, [call(1, DAY + timedelta(hours=9, minutes=5), "groups")])
     backfill(engine, DAY, DAY + timedelta(days=1))
