@@ -43,6 +43,9 @@ _CHALLENGE: Final = re.compile(r'error="insufficient_claims".*?claims="(?P<claim
 # No live activity is faster than this, however much time is compressed: the laptop has other things to do.
 _FASTEST_SECONDS: Final = 1.0
 
+# Fewer than any rule's floor for amounts.
+_HURRIED_CALLS: Final = 4
+
 OnEvent = Callable[[datetime, str, str, str], None]
 """Called with the tenant's time, the principal's name, what happened (see ``Agent``) and a detail in words."""
 
@@ -131,7 +134,8 @@ class Agent:
 
         A challenge is answered once with a new token. The outcome is reported, so nothing is raised.
         """
-        url, audience = self._url(api, path), _AUDIENCES[api]
+        url = self._url(api, path)
+        audience = _AUDIENCES[api]
         what = f"{method} {path}"
         try:
             await self._greet(api, path, url)
@@ -157,18 +161,21 @@ class Agent:
         )
         return status
 
-    async def live(self, *, compression: float) -> None:
+    async def live(self, *, compression: float, hurried: int | None = None) -> None:
         """
         Go on with all activities of the profile until cancelled.
 
-        Time runs ``compression`` times as fast, and the working hours are left out: a demo at night shows work too.
-        Failures of a profile come from the services, which know nothing of the profile's shares.
+        Time runs ``compression`` times as fast, for the first ``hurried`` calls of each activity or for ever, and the
+        working hours are left out: a demo at night shows work too. Failures of a profile come from the services, which
+        know nothing of the profile's shares. Activities of services that only the logs know are left out.
         """
         async with asyncio.TaskGroup() as activities:
             for activity in self.member.profile.activities:
-                activities.create_task(self._repeat(activity, compression))
+                if activity.api in _AUDIENCES and not activity.refusal:
+                    activities.create_task(self._repeat(activity, compression, hurried))
 
-    async def _repeat(self, activity: Activity, compression: float) -> None:
+    async def _repeat(self, activity: Activity, compression: float, hurried: int | None) -> None:
+        usual = max(activity.every.total_seconds(), _FASTEST_SECONDS)
         pause = max(activity.every.total_seconds() / compression, _FASTEST_SECONDS)
         # Everyone starts somewhere inside the first interval, or all agents would call in step.
         await asyncio.sleep(self._random.uniform(0, pause))
@@ -178,6 +185,9 @@ class Agent:
             one_of = pooled_id(self.name, self._random.randrange(activity.pool))
             await self.call(activity.api, path.replace("{id}", one_of), method=activity.method)
             turn += 1
+            if hurried is not None:
+                hurried -= 1
+                pause = pause if hurried > 0 else usual
             await asyncio.sleep(pause * self._random.uniform(0.6, 1.4))
 
     def _url(self, api: Api, path: str) -> str:
@@ -189,6 +199,8 @@ class Agent:
                 return f"{self._base_url}/sharepoint/sites/{site}/files" + (f"/{file}" if file else "")
             case Api.VAULT:
                 return f"{self._base_url}/vaults/{path}"
+            case Api.ARM | Api.STORAGE | Api.LOGS:
+                raise ValueError(f"{api} exists in the logs only, nothing serves it")
 
     async def _greet(self, api: Api, path: str, url: str) -> None:
         """Call a vault without a token the first time, as the Key Vault SDKs do to learn from the challenge."""
@@ -308,7 +320,8 @@ class AgentCrew:
     All agents of a population at work; an async context manager, at whose end they stop.
 
     ``agents`` is keyed by name. An agent that breaks (a fault of this program, not of a service) ends the crew with
-    its error at the exit.
+    its error at the exit. After a few quick calls, so that everyone is seen at work, the benign keep the rhythm of their
+    history: rules that know it would be right to report a day's work done in a minute.
     """
 
     def __init__(
@@ -361,7 +374,10 @@ class AgentCrew:
     async def _all_live(self) -> None:
         async with asyncio.TaskGroup() as lives:
             for agent in self.agents.values():
-                lives.create_task(agent.live(compression=self._compression))
+                rogue = agent.member is self._population.rogue
+                lives.create_task(
+                    agent.live(compression=self._compression, hurried=None if rogue else _HURRIED_CALLS)
+                )
 
 
 def _claims(*, cp1: bool, challenge: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -19,7 +19,9 @@ from simtenant.population import Population, build_population
 from simtenant.resources import Resources
 from simtenant.sentinel import Sentinel
 from simtenant.server import TenantServer
+from simtenant.summary_rules import SummaryRules
 from simtenant.tenant import Tenant, TenantSettings
+from workbench.baselines import backfill
 from workbench.engine import LogEngine
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ class Estate:
     """
     The simulated tenant with everything in it; an async context manager that serves while it is open.
 
-    ``app`` is Agentbreaker's service principal. With ``history`` the population has lived for 14 days.
+    ``app`` is Agentbreaker's service principal. With ``history`` the population has lived for 14 days,
+    and the baseline tables say what was usual in them; while the estate is open the workspace's summary rules go on.
     """
 
     def __init__(
@@ -84,9 +87,10 @@ class Estate:
 
     async def __aenter__(self) -> Self:
         if self._history:
-            await asyncio.to_thread(write_history, self.tenant, self.population, self.engine)
+            await asyncio.to_thread(self._write_past)
         else:
             self.engine.set_watchlist("AgentInventory", self.population.watchlist)
+        await self._stack.enter_async_context(SummaryRules(self.tenant, self.engine))
         await self._stack.enter_async_context(self.ingestion)
         routes = [*self._extra_routes, *self.logs.routes(), *self.sentinel.routes(), *self.resources.routes()]
         self._server = await self._stack.enter_async_context(
@@ -105,6 +109,11 @@ class Estate:
     ) -> None:
         await self._stack.aclose()
         self.engine.close()
+
+    def _write_past(self) -> None:
+        """Write the history, and the baselines as if the summary rules had always run."""
+        history = write_history(self.tenant, self.population, self.engine)
+        backfill(self.engine, history.start, history.until)
 
     def app_environment(self, *, mode: str = "enforce", **changes: str) -> dict[str, str]:
         """Give the settings with which the app talks to this tenant; ``changes`` without their prefix."""

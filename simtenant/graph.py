@@ -29,7 +29,7 @@ from simtenant.clock import iso
 from simtenant.entra import client_ip, client_user_agent
 from simtenant.faults import APP_ID, TEMPLATE
 from simtenant.odata import Query, QueryError, narrow
-from simtenant.tenant import PrincipalKind, UnknownIdBehaviour
+from simtenant.tenant import HeldCredential, LastSignIn, PrincipalKind, UnknownIdBehaviour
 from simtenant.tokens import GRAPH, Claims, InvalidTokenError
 
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ class _Audited:
     display_name: str
     type: str
     modified: tuple[tuple[str, object, object], ...]
+    app_id: str = ""
 
 
 class GraphService:
@@ -248,6 +249,20 @@ class GraphService:
             Operation("GET", "/applications(appId='{appId}')", p.APPLICATION_READ, self._get_application),
             Operation("GET", "/applications/{id}", p.APPLICATION_READ, self._get_application),
             Operation("POST", "/applications/{id}/addPassword", p.APPLICATION_WRITE, self._add_password),
+            Operation(
+                "GET",
+                "/reports/servicePrincipalSignInActivities",
+                p.SIGN_IN_REPORT_READ,
+                self._list_sign_in_activities,
+                (_BETA,),
+            ),
+            Operation(
+                "GET",
+                "/reports/servicePrincipalSignInActivities/{id}",
+                p.SIGN_IN_REPORT_READ,
+                self._get_sign_in_activity,
+                (_BETA,),
+            ),
             Operation("GET", "/organization", p.ORGANIZATION_READ, self._organization),
             Operation("GET", "/subscribedSkus", p.LICENCE_READ, self._skus),
             *self._directory.operations(self._page),
@@ -688,7 +703,7 @@ class GraphService:
         return _json(self._assignment(principal, value), status=201)
 
     async def _list_applications(self, call: Call) -> web.Response:
-        rows = [_application(application) for application in self._tenant.applications.values()]
+        rows = [self._application(application) for application in self._tenant.applications.values()]
         return self._page(
             call,
             rows,
@@ -698,7 +713,7 @@ class GraphService:
         )
 
     async def _get_application(self, call: Call) -> web.Response:
-        return self._one(call, _application(self._application_named(call)))
+        return self._one(call, self._application(self._application_named(call)))
 
     async def _add_password(self, call: Call) -> web.Response:
         application = self._application_named(call)
@@ -724,7 +739,7 @@ class GraphService:
         self, call: Call, principal: Principal, operation: str, target: tuple[str, str, str]
     ) -> web.Response:
         """
-        Pretend to add a secret: show it once, as Graph does, and write the audit row.
+        Add a secret to what the directory lists: show it once, as Graph does, and write the audit row.
 
         It does not become a second way to sign in: a principal here has one secret.
         """
@@ -735,9 +750,16 @@ class GraphService:
         now = self._now()
         key_id = self._tenant.new_id()
         name = str(credential.get("displayName") or "")
+        ends = now + timedelta(days=365)
+        principal.credentials.append(
+            HeldCredential(key_id, now, ends, display_name=name, on_application=target[2] == "Application")
+        )
         described = f"[KeyIdentifier={key_id},KeyType=Password,KeyUsage=Verify,DisplayName={name}]"
         self._audit(
-            call, operation, "Update", _Audited(*target, modified=(("KeyDescription", [], [described]),))
+            call,
+            operation,
+            "Update",
+            _Audited(*target, modified=(("KeyDescription", [], [described]),), app_id=principal.app_id),
         )
         context = f"https://graph.microsoft.com/{call.version}/$metadata#microsoft.graph.passwordCredential"
         return _json(
@@ -745,13 +767,60 @@ class GraphService:
                 "@odata.context": context,
                 "customKeyIdentifier": None,
                 "displayName": name or None,
-                "endDateTime": iso(now + timedelta(days=365)),
+                "endDateTime": iso(ends),
                 "hint": "sim",
                 "keyId": key_id,
                 "secretText": f"sim-{uuid.UUID(key_id).hex}",
                 "startDateTime": iso(now),
             }
         )
+
+    async def _list_sign_in_activities(self, call: Call) -> web.Response:
+        return self._page(
+            call, self._sign_in_activities(), filterable=frozenset({"id", "appId"}), max_top=999
+        )
+
+    async def _get_sign_in_activity(self, call: Call) -> web.Response:
+        return self._one(call, _by_id(self._sign_in_activities(), call.ids["id"]))
+
+    def _sign_in_activities(self) -> list[Json]:
+        """
+        List when each application last signed in: those that ever did, by appId; also Microsoft's, as resources.
+
+        The past is what the history noted, the present what the token endpoint has answered since. Managed identities
+        get their tokens elsewhere, so of them only the past is known. The real report lags; by how much nobody says.
+
+        Raises: GraphRefusedError (403) where the tenant has no such report.
+        """
+        tenant = self._tenant
+        if not tenant.settings.sign_in_activity_reported:
+            # The code of /auditLogs/signIns in such a tenant (facts/entra.md §1); that the report has it too is a guess.
+            raise GraphRefusedError(
+                403,
+                "Authentication_RequestFromNonPremiumTenantOrB2CTenant",
+                "Neither tenant is B2C or tenant doesn't have premium license",
+            )
+        as_client, as_resource = dict(tenant.client_sign_ins), dict(tenant.resource_sign_ins)
+        for seen in tenant.requests:
+            if seen.status == 200 and seen.app_id is not None and seen.path.endswith("/oauth2/v2.0/token"):
+                as_client[seen.app_id] = LastSignIn(seen.at, None)
+        rows = []
+        for app_id in sorted({*as_client, *as_resource}):
+            client, resource = as_client.get(app_id), as_resource.get(app_id)
+            latest = max((one for one in (client, resource) if one is not None), key=lambda one: one.at)
+            rows.append(
+                {
+                    # Opaque here; what the real ids look like is not documented.
+                    "id": base64.urlsafe_b64encode(app_id.encode()).decode().rstrip("="),
+                    "appId": app_id,
+                    "lastSignInActivity": _activity(latest),
+                    "delegatedClientSignInActivity": None,
+                    "delegatedResourceSignInActivity": None,
+                    "applicationAuthenticationClientSignInActivity": _activity(client),
+                    "applicationAuthenticationResourceSignInActivity": _activity(resource),
+                }
+            )
+        return rows
 
     async def _organization(self, call: Call) -> web.Response:
         settings = self._tenant.settings
@@ -859,6 +928,8 @@ class GraphService:
         ]
 
     def _principal(self, principal: Principal) -> Json:
+        # Those of the app registration are listed there, not here.
+        own = [held for held in principal.credentials if not held.on_application]
         row: Json = {
             "id": principal.object_id,
             "deletedDateTime": None,
@@ -873,9 +944,9 @@ class GraphService:
             "createdDateTime": iso(principal.created_at),
             "disabledByMicrosoftStatus": None,
             "displayName": principal.display_name,
-            "keyCredentials": [],
+            "keyCredentials": _keys(own),
             "oauth2PermissionScopes": [],
-            "passwordCredentials": [],
+            "passwordCredentials": _passwords(own),
             "replyUrls": [],
             "servicePrincipalNames": [principal.app_id],
             "servicePrincipalType": principal.service_principal_type,
@@ -890,6 +961,25 @@ class GraphService:
                 return {"@odata.type": "#microsoft.graph.agentIdentityBlueprintPrincipal", **row}
             case _:
                 return row
+
+    def _application(self, application: Application) -> Json:
+        principal = self._tenant.principal_by_app_id(application.app_id)
+        held = [] if principal is None else [one for one in principal.credentials if one.on_application]
+        row: Json = {
+            "id": application.object_id,
+            "deletedDateTime": None,
+            "appId": application.app_id,
+            "displayName": application.display_name,
+            "createdDateTime": iso(application.created_at),
+            "signInAudience": application.sign_in_audience,
+            "identifierUris": [],
+            "keyCredentials": _keys(held),
+            "passwordCredentials": _passwords(held),
+            "tags": [],
+        }
+        if application.is_blueprint:
+            return {"@odata.type": "#microsoft.graph.agentIdentityBlueprint", **row}
+        return row
 
     def _assignment(self, principal: Principal, role: str) -> Json:
         graph = self._tenant.principal_by_app_id(GRAPH.app_id)
@@ -973,7 +1063,8 @@ class GraphService:
                 "ServicePrincipalId": call.caller.object_id,
                 "Scopes": "",
                 "IdentityProvider": f"https://sts.windows.net/{tenant.settings.tenant_id}/",
-                "ClientAuthMethod": 1,
+                # 1 is a secret, 2 a certificate or assertion: facts/log-tables.md §2.
+                "ClientAuthMethod": 1 if call.caller.secret is not None else 2,
                 "Wids": "",
                 "SourceSystem": "Azure AD",
                 "Type": "MicrosoftGraphActivityLogs",
@@ -1029,7 +1120,8 @@ class GraphService:
                     }
                 ],
                 "AdditionalDetails": [
-                    {"key": "User-Agent", "value": client_user_agent(call.request, caller)}
+                    {"key": "User-Agent", "value": client_user_agent(call.request, caller)},
+                    *([{"key": "AppId", "value": target.app_id}] if target.app_id else []),
                 ],
                 "AADTenantId": tenant.settings.tenant_id,
                 "SourceSystem": "Azure AD",
@@ -1258,19 +1350,46 @@ def _what_if(applied: conditional_access.Applied, version: str) -> Json:
     }
 
 
-def _application(application: Application) -> Json:
-    row: Json = {
-        "id": application.object_id,
-        "deletedDateTime": None,
-        "appId": application.app_id,
-        "displayName": application.display_name,
-        "createdDateTime": iso(application.created_at),
-        "signInAudience": application.sign_in_audience,
-        "identifierUris": [],
-        "keyCredentials": [],
-        "passwordCredentials": [],
-        "tags": [],
+def _passwords(credentials: Iterable[HeldCredential]) -> list[Json]:
+    return [
+        {
+            "customKeyIdentifier": None,
+            "displayName": held.display_name or None,
+            "endDateTime": iso(held.ends_at),
+            "hint": "sim",
+            "keyId": held.key_id,
+            "secretText": None,
+            "startDateTime": iso(held.starts_at),
+        }
+        for held in credentials
+        if not held.is_certificate
+    ]
+
+
+def _keys(credentials: Iterable[HeldCredential]) -> list[Json]:
+    return [
+        {
+            "customKeyIdentifier": None,
+            "displayName": f"CN={held.display_name}",
+            "endDateTime": iso(held.ends_at),
+            "key": None,
+            "keyId": held.key_id,
+            "startDateTime": iso(held.starts_at),
+            "type": "AsymmetricX509Cert",
+            "usage": "Verify",
+        }
+        for held in credentials
+        if held.is_certificate
+    ]
+
+
+def _activity(last: LastSignIn | None) -> Json | None:
+    """Show a last sign-in as ``signInActivity``; the other members are those of people."""
+    if last is None:
+        return None
+    return {
+        "lastSignInDateTime": iso(last.at),
+        "lastSignInRequestId": last.request_id,
+        "lastNonInteractiveSignInDateTime": None,
+        "lastNonInteractiveSignInRequestId": None,
     }
-    if application.is_blueprint:
-        return {"@odata.type": "#microsoft.graph.agentIdentityBlueprint", **row}
-    return row

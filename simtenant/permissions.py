@@ -62,6 +62,7 @@ ROLE_ASSIGNMENT_READ: Final[Roles] = frozenset(
 )
 ROLE_DEFINITION_READ: Final[Roles] = ROLE_ASSIGNMENT_READ | {"RoleManagement.Read.All"}
 # These are outside the contracts; least privileged permissions from memory.
+SIGN_IN_REPORT_READ: Final[Roles] = frozenset({"AuditLog.Read.All"})  # facts/entra.md §7, from a third party
 ORGANIZATION_READ: Final[Roles] = LICENCE_READ - {"LicenseAssignment.Read.All"}
 USER_READ: Final[Roles] = frozenset(
     {"User.Read.All", "User.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All"}

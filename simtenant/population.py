@@ -10,11 +10,11 @@ Names end in example.com, addresses are from the documentation ranges (RFC 5737)
 
 import hashlib
 import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
 from simtenant.tenant import Principal, PrincipalKind, Tenant
 
@@ -46,11 +46,27 @@ def pooled_id(name: str, number: int) -> str:
 
 
 class Api(StrEnum):
-    """Which service an activity calls."""
+    """Which service an activity calls. ARM, Storage and Log Analytics exist in the logs only, nothing serves them live."""
 
     GRAPH = "graph"
     SHAREPOINT = "sharepoint"
     VAULT = "vault"
+    ARM = "arm"
+    STORAGE = "storage"
+    LOGS = "logs"
+
+
+class Credential(StrEnum):
+    """What a principal proves itself with; the values are those of ``ClientCredentialType`` in the sign-in logs."""
+
+    SECRET = "clientSecret"  # noqa: S105  # the name of a kind
+    CERTIFICATE = "certificate"
+    FEDERATED = "federatedIdentityCredential"
+    ASSERTION = "clientAssertion"  # an agent identity presents its blueprint's token
+    MANAGED = "managedIdentity"
+
+
+EVERY_DAY: Final = (1, 2, 3, 4, 5, 6, 7)
 
 
 @dataclass(frozen=True)
@@ -59,8 +75,16 @@ class Activity:
     Calls that a principal makes again and again.
 
     ``path`` may hold ``{id}``, which stands for one of ``pool`` made-up GUIDs. ``paths`` are used in turn. SharePoint
-    paths are ``site/file``, Key Vault paths ``vault/secrets/name``. ``hours`` is the working window in UTC, ``weekend``
-    the share of it that remains on Saturday and Sunday, ``failures`` maps an HTTP status to its share of the calls.
+    paths are ``site/file``, Key Vault paths ``vault/secrets/name``, Storage paths ``account/container/blob``, ARM paths
+    what follows ``/subscriptions/<id>/resourcegroups/``. ``method`` is the HTTP method for Graph and Key Vault and the
+    operation as logged for the others; a GET of SharePoint is logged as ``FileAccessed``.
+
+    ``hours`` is the working window in UTC, ``weekend`` the share of it that remains on Saturday and Sunday, ``weekdays``
+    the days (ISO, Monday is 1) and ``cycle`` every how many days, counted back from the end, it happens at all. ``ebb``
+    is the share of its calls that the quietest hour loses; with a ``tail`` above 1 most hours are quiet, and few very busy.
+    ``last_days`` makes it new: only the last days have it; ``first_days`` makes it over: only the first have it.
+    ``failures`` maps an HTTP status to its share of the calls. With ``refusal`` (an AADSTS number) no call is made,
+    because no token is given; the sign-in fails. ``size`` is about how many bytes a blob has.
     """
 
     api: Api
@@ -71,11 +95,30 @@ class Activity:
     weekend: float = 1.0
     pool: int = 40
     failures: Mapping[int, float] = field(default_factory=dict)
+    weekdays: tuple[int, ...] = EVERY_DAY
+    cycle: int = 1
+    ebb: float = 0.0
+    tail: int = 1
+    last_days: int | None = None
+    first_days: int | None = None
+    refusal: str = ""
+    size: int = 0
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What a principal is, does and is declared to be."""
+    """
+    What a principal is, does and is declared to be.
+
+    ``library`` is what the sign-in log says of the client's library (nothing where empty), ``upgrades`` maps days before
+    the end of the history to the library from then on. ``rotates_every`` days the rotation pipeline gives it a new key.
+    ``places`` are pairs of country and address; ``roams`` says how they are used: every call from any of them
+    (``call``: many workers behind one token) or every token from one (``token``). Without places it has one address of
+    its own in ``country``. ``moved`` is days before the end, country and address: since that midnight it runs there.
+    ``dormant_days`` is how long before the end it last signed in, for one without activities.
+    ``inventory_role`` is empty for a principal that nobody declared; ``change_window`` are days before the tenant's now
+    between which a deployment pipeline may change things.
+    """
 
     name: str
     why: str
@@ -87,6 +130,18 @@ class Profile:
     inventory_role: str = "agent"
     user_agent: str = _PYTHON
     country: str = "DE"
+    library: str = "MSAL.Python"
+    upgrades: Mapping[int, str] = field(default_factory=dict)
+    credential: Credential = Credential.SECRET
+    rotates_every: int = 0
+    places: tuple[tuple[str, str], ...] = ()
+    roams: Literal["call", "token"] = "call"
+    moved: tuple[int, str, str] | None = None
+    blueprint: str = ""
+    dormant_days: int | None = None
+    change_window: tuple[int, int] | None = None
+    enabled: bool = True
+    expired: bool = False
 
 
 INVOICE_READER: Final = Profile(
@@ -152,6 +207,7 @@ BENIGN: Final[tuple[Profile, ...]] = (
     ),
     Profile(
         name="payments-worker",
+        rotates_every=7,
         why="Key Vault consumer that reads its three usual secrets day and night; near miss of AG-04.",
         user_agent=_DOTNET,
         activities=(
@@ -189,7 +245,7 @@ BENIGN: Final[tuple[Profile, ...]] = (
             Activity(
                 Api.GRAPH,
                 ("/v1.0/drives/{id}/root/delta", "/v1.0/drives/{id}/items/root/content"),
-                every=timedelta(seconds=4),
+                every=timedelta(seconds=10),
                 hours=(0, 4),
                 pool=9_000,
             ),
@@ -197,6 +253,7 @@ BENIGN: Final[tuple[Profile, ...]] = (
     ),
     Profile(
         name="release-pipeline",
+        rotates_every=1,
         why="CI/CD; deploys in working hours with tokens from its vault. Its own credential is rotated for it by "
         "credential-broker, so that AG-18 (self-grant) stays silent.",
         roles=("Application.Read.All",),
@@ -222,7 +279,7 @@ BENIGN: Final[tuple[Profile, ...]] = (
         name="credential-broker",
         why="The approved rotation pipeline: replaces credentials of others every night, never its own.",
         roles=("Application.ReadWrite.OwnedBy",),
-        inventory_role="credential-rotation",
+        inventory_role="rotation-pipeline",
         activities=(
             Activity(
                 Api.GRAPH,
@@ -244,7 +301,6 @@ BENIGN: Final[tuple[Profile, ...]] = (
         why="Monitoring; a handful of directory paths round the clock, never 500 distinct ones.",
         cp1=True,
         roles=("Organization.Read.All", "Directory.Read.All"),
-        inventory_role="monitoring",
         activities=(
             Activity(
                 Api.GRAPH,
@@ -345,10 +401,11 @@ BENIGN: Final[tuple[Profile, ...]] = (
 
 @dataclass(frozen=True)
 class Member:
-    """A profile and the principal that lives it."""
+    """A profile and the principal that lives it; ``blueprint`` is an agent identity's."""
 
     profile: Profile
     principal: Principal
+    blueprint: Principal | None = None
 
     @property
     def name(self) -> str:
@@ -361,8 +418,7 @@ class Population:
     """
     All principals of the tenant that act.
 
-    ``watchlist`` holds the rows of the watchlist ``AgentInventory``: SearchKey (object id), DisplayName, Role,
-    DeclaredResources (space-separated), ExpiresOn.
+    ``watchlist`` holds the rows of the watchlist ``AgentInventory``, with the columns of ``INVENTORY_COLUMNS``.
     """
 
     rogue: Member
@@ -385,6 +441,19 @@ class Population:
         raise KeyError(name)
 
 
+INVENTORY_COLUMNS: Final = (
+    "SearchKey",
+    "DisplayName",
+    "Role",
+    "DeclaredResources",
+    "Owner",
+    "AgentId",
+    "ChangeWindowStart",
+    "ChangeWindowEnd",
+    "ExpiresOn",
+)
+
+
 def build_population(tenant: Tenant, *, scale: int = 1) -> Population:
     """
     Add the rogue and ``scale`` principals of every benign profile to the tenant.
@@ -393,27 +462,38 @@ def build_population(tenant: Tenant, *, scale: int = 1) -> Population:
     """
     if scale < 1:
         raise ValueError(f"scale is {scale}, must be at least 1")
-    rogue = Member(INVOICE_READER, _add(tenant, INVOICE_READER, INVOICE_READER.name, 0))
-    benign: list[Member] = []
-    for copy in range(1, scale + 1):
-        for profile in BENIGN:
-            name = profile.name if copy == 1 else f"{profile.name}-{copy}"
-            benign.append(Member(profile, _add(tenant, profile, name, len(benign) + 1)))
-    members = (rogue, *benign)
-    return Population(
-        rogue, tuple(benign), tuple(_inventory_row(member, tenant.clock.now()) for member in members)
-    )
+    profiles = [
+        profile if copy == 1 else replace(profile, name=f"{profile.name}-{copy}")
+        for copy in range(1, scale + 1)
+        for profile in BENIGN
+    ]
+    return settle(tenant, INVOICE_READER, profiles)
 
 
-def _add(tenant: Tenant, profile: Profile, name: str, index: int) -> Principal:
+def settle(tenant: Tenant, rogue: Profile, benign: Iterable[Profile]) -> Population:
+    """Add a principal for every profile to the tenant. Raises: ValueError when two have one name."""
+    members = [
+        Member(profile, *_add(tenant, profile, index)) for index, profile in enumerate((rogue, *benign))
+    ]
+    now = tenant.clock.now()
+    declared = tuple(_inventory_row(member, now) for member in members if member.profile.inventory_role)
+    return Population(members[0], tuple(members[1:]), declared)
+
+
+def _add(tenant: Tenant, profile: Profile, index: int) -> tuple[Principal, Principal | None]:
+    name = profile.name
     object_id, app_id = made_up_id(f"{name}/object"), made_up_id(f"{name}/app")
-    created = tenant.clock.now() - (
-        timedelta(days=200) if profile.active_days >= 14 else timedelta(days=profile.active_days)
-    )
+    now = tenant.clock.now()
+    created = now - timedelta(days=profile.active_days if profile.active_days < 14 else 200)
+    if profile.dormant_days is not None:
+        created = now - timedelta(days=profile.dormant_days + 300)
     # One address a principal, from the three documentation ranges in turn.
     address = f"{('192.0.2', '198.51.100', '203.0.113')[index % 3]}.{10 + index // 3 % 240}"
+    country = profile.country
+    if profile.places:
+        country, address = profile.places[0]
     if profile.kind is PrincipalKind.MANAGED_IDENTITY:
-        return tenant.add_managed_identity(
+        managed = tenant.add_managed_identity(
             name,
             object_id=object_id,
             app_id=app_id,
@@ -421,13 +501,22 @@ def _add(tenant: Tenant, profile: Profile, name: str, index: int) -> Principal:
             created_at=created,
             ip_address=address,
         )
+        managed.user_agent = profile.user_agent
+        managed.account_enabled = profile.enabled
+        return managed, None
     if profile.kind is PrincipalKind.AGENT_IDENTITY:
-        blueprint = tenant.add_agent_blueprint(
-            f"{name}-blueprint",
-            object_id=made_up_id(f"{name}-blueprint/object"),
-            app_id=made_up_id(f"{name}-blueprint/app"),
-        )
-        return tenant.add_agent_identity(
+        blueprint_name = profile.blueprint or f"{name}-blueprint"
+        blueprint = tenant.principal_by_app_id(made_up_id(f"{blueprint_name}/app"))
+        if blueprint is None:
+            blueprint = tenant.add_agent_blueprint(
+                blueprint_name,
+                object_id=made_up_id(f"{blueprint_name}/object"),
+                app_id=made_up_id(f"{blueprint_name}/app"),
+            )
+            # One process asks for both tokens, so both sign-ins come from one place.
+            blueprint.ip_address, blueprint.country = address, country
+            blueprint.user_agent = profile.user_agent
+        agent = tenant.add_agent_identity(
             name,
             blueprint=blueprint,
             object_id=object_id,
@@ -436,11 +525,12 @@ def _add(tenant: Tenant, profile: Profile, name: str, index: int) -> Principal:
             created_at=created,
             client_capabilities_cp1=profile.cp1,
             ip_address=address,
-            country=profile.country,
+            country=country,
             user_agent=profile.user_agent,
         )
+        return agent, blueprint
     vendor = profile.kind is PrincipalKind.MULTITENANT_APPLICATION
-    return tenant.add_application(
+    application = tenant.add_application(
         name,
         object_id=object_id,
         app_id=app_id,
@@ -448,18 +538,34 @@ def _add(tenant: Tenant, profile: Profile, name: str, index: int) -> Principal:
         app_owner_organization_id=made_up_id(f"{name}/owner-tenant") if vendor else None,
         app_roles=profile.roles,
         created_at=created,
+        account_enabled=profile.enabled,
         client_capabilities_cp1=profile.cp1,
         ip_address=address,
-        country=profile.country,
+        country=country,
         user_agent=profile.user_agent,
+        certificate=profile.credential is Credential.CERTIFICATE,
+        credential_ends=created + timedelta(days=90) if profile.expired else None,
     )
+    return application, None
 
 
 def _inventory_row(member: Member, now: datetime) -> Mapping[str, str]:
-    return {
-        "SearchKey": member.principal.object_id,
-        "DisplayName": member.name,
-        "Role": member.profile.inventory_role,
-        "DeclaredResources": " ".join(sorted({activity.api for activity in member.profile.activities})),
-        "ExpiresOn": (now.astimezone(UTC) + timedelta(days=365)).date().isoformat(),
-    }
+    profile = member.profile
+    opens, closes = ("", "")
+    if profile.change_window is not None:
+        opens, closes = (
+            (now - timedelta(days=days)).astimezone(UTC).isoformat(timespec="seconds")
+            for days in profile.change_window
+        )
+    values = (
+        member.principal.object_id,
+        member.name,
+        profile.inventory_role,
+        " ".join(sorted({activity.api for activity in profile.activities})),
+        "owner@example.com",
+        "",
+        opens,
+        closes,
+        (now.astimezone(UTC) + timedelta(days=365)).date().isoformat(),
+    )
+    return dict(zip(INVENTORY_COLUMNS, values, strict=True))

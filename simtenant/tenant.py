@@ -63,7 +63,8 @@ class TenantSettings:
     Conditional Access answer 403. ``page_size`` is of every list without $top.
     ``risk_takes_effect_after`` has no published figure; three seconds suit a
     demo. ``max_ids_per_call`` is not documented for service principals; 60 is what
-    the sibling for users is remembered to take. The workspace's part of these settings is read by the log modules.
+    the sibling for users is remembered to take. ``sign_in_activity_reported`` is whether the beta report of last
+    sign-ins answers at all (it takes a licence). The workspace's part of these settings is read by the log modules.
     """
 
     tenant_id: str = "8d3f2f1c-5d0e-4c1b-9a57-6c0a3f4be210"
@@ -76,6 +77,7 @@ class TenantSettings:
     unknown_id_behaviour: UnknownIdBehaviour = UnknownIdBehaviour.REJECT_BATCH
     max_ids_per_call: int = 60
     licensed: bool = True
+    sign_in_activity_reported: bool = True
     log_ingestion_delay: timedelta = timedelta(seconds=2)
     duplicate_share: float = 0.035
     seed: int = 20261124
@@ -85,6 +87,31 @@ class TenantSettings:
         "/subscriptions/1f0b6c2e-9d3a-4a57-b5a4-0e8d7c6b5a49/resourceGroups/rg-security"
         "/providers/Microsoft.OperationalInsights/workspaces/law-security"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCredential:
+    """
+    A secret or certificate with which a principal may sign in, as the directory lists it.
+
+    ``on_application`` is whether the app registration holds it; else the service principal itself does. Graph lists
+    the two at different objects, and whoever looks at one of them only misses the others.
+    """
+
+    key_id: str
+    starts_at: datetime
+    ends_at: datetime
+    display_name: str = ""
+    is_certificate: bool = False
+    on_application: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LastSignIn:
+    """When an application last signed in, or was signed in to, and by which request where that is known."""
+
+    at: datetime
+    request_id: str | None
 
 
 @dataclass
@@ -97,7 +124,8 @@ class Principal:
     be worth telling apart. ``app_roles`` are the values of its application
     permissions on Microsoft Graph. ``owners`` are object ids. ``ip_address``,
     ``country`` and ``user_agent`` are where its sign-ins come from unless a
-    request says otherwise. ``agent_identity_blueprint_id`` is the blueprint's
+    request says otherwise. ``credentials`` are all it has, also those that have ended; the one
+    it signs in with is ``credential_key_id``. ``agent_identity_blueprint_id`` is the blueprint's
     appId, as in Graph.
     """
 
@@ -113,6 +141,7 @@ class Principal:
     account_enabled: bool = True
     secret: str | None = None
     credential_key_id: str = ""
+    credentials: list[HeldCredential] = field(default_factory=list)
     app_roles: set[str] = field(default_factory=set)
     owners: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
@@ -190,7 +219,9 @@ class Tenant:
 
     ``principals`` is keyed by object id, ``applications`` by the object id of
     the app registration, ``policies`` and ``named_locations`` hold Graph's own
-    JSON. ``logs`` may be replaced before the server starts.
+    JSON. ``client_sign_ins`` and ``resource_sign_ins`` say by appId when an application
+    last got a token, and was last the audience of one, before the services ran (``simtenant/history.py``).
+    ``logs`` may be replaced before the server starts.
     """
 
     def __init__(
@@ -210,6 +241,8 @@ class Tenant:
         self.applications: dict[str, Application] = {}
         self.policies: list[Json] = []
         self.named_locations: list[Json] = []
+        self.client_sign_ins: dict[str, LastSignIn] = {}
+        self.resource_sign_ins: dict[str, LastSignIn] = {}
         self._random = random.Random(self.settings.seed)
         self._by_app_id: dict[str, str] = {}
         self._revoked: dict[str, datetime] = {}
@@ -242,13 +275,17 @@ class Tenant:
         ip_address: str = "198.51.100.10",
         country: str = "DE",
         user_agent: str = "python-requests/2.32.3",
+        certificate: bool = False,
+        credential_ends: datetime | None = None,
     ) -> Principal:
         """
         Register an application and its service principal.
 
         An audience other than this organisation makes it a multi-tenant one;
-        with a foreign owner tenant there is no app registration here. Without
-        a secret a random one is made.
+        with a foreign owner tenant there is no app registration here, and nobody
+        here sees its credentials. Without a secret a random one is made. The
+        credential in the directory is a secret of the application, or a ``certificate``
+        (signing in with a secret works all the same), and ends after two years unless told otherwise.
 
         Raises: ValueError when an id is taken.
         """
@@ -258,6 +295,10 @@ class Tenant:
             single = sign_in_audience == "AzureADMyOrg" and owner == home
             kind = PrincipalKind.APPLICATION if single else PrincipalKind.MULTITENANT_APPLICATION
         registered = application_object_id or self.new_id() if owner == home else ""
+        key_id, created = self.new_id(), self._created(created_at)
+        ends = created + timedelta(days=730) if credential_ends is None else credential_ends
+        # Nothing here expires by the passing of a demo's two hours, so no sign-in looks at ``ends_at``.
+        held = HeldCredential(key_id, created, ends, display_name="primary", is_certificate=certificate)
         return self._add(
             Principal(
                 object_id=object_id or self.new_id(),
@@ -269,11 +310,12 @@ class Tenant:
                 app_owner_organization_id=owner,
                 account_enabled=account_enabled,
                 secret=secret if secret is not None else self._new_secret(),
-                credential_key_id=self.new_id(),
+                credential_key_id=key_id,
+                credentials=[held] if registered else [],
                 app_roles=set(app_roles),
                 owners=list(owners),
                 tags=list(tags),
-                created_at=self._created(created_at),
+                created_at=created,
                 client_capabilities_cp1=client_capabilities_cp1,
                 ip_address=ip_address,
                 country=country,

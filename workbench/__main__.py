@@ -1,4 +1,4 @@
-"""The desk: ``python -m workbench check | test | run``."""
+"""The desk: ``python -m workbench check | test | run | backtest | …``."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,16 @@ from detections.runner import (
     next_windows,
     parse_rows,
 )
-from workbench import ledgers
+from workbench import baselines, export, ledgers, pages
+from workbench.backtest import command as backtest
 from workbench.cases import Case, CasesError, load_cases, run_case
 from workbench.engine import EngineError, LogEngine, QueryError
 from workbench.gate import Desk, check_rule
-from workbench.logfiles import LogFileError, load_folder
+from workbench.logfiles import LogFileError, load_folder, to_stderr
 from workbench.parser import KqlParser, ParserMissingError
+from workbench.usage import UsageError, inventory, moment
 
 GOOD, BAD, MISUSED = 0, 1, 2
-
-
-class UsageError(Exception):
-    """The command was asked for something that does not exist; exit code 2."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,12 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="run one rule over a folder of logs",
-        description="Run one rule over DIR/<Table>.jsonl and print what it finds. Without --from it judges the one "
+        description="Run one rule over DIR/<Table>.jsonl, .parquet or .csv and print what it finds. Without --from it judges the one "
         "window that ends at --to; with it, every window in between, one after the other, rows seen as they arrived "
         "(column _IngestedAt, else TimeGenerated).",
     )
     run.add_argument("rule", metavar="RULE", help="id or folder, as AG-04")
-    run.add_argument("--logs", type=Path, required=True, metavar="DIR", help="folder with <Table>.jsonl")
+    run.add_argument("--logs", type=Path, required=True, metavar="DIR", help="folder of exported tables")
     run.add_argument(
         "--from", dest="since", type=_moment, metavar="TIME", help="ISO 8601, UTC if without zone"
     )
@@ -102,6 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
     run.set_defaults(command=_run)
+    backtest.add_to(commands)
+    baselines.add_to(commands)
+    export.add_to(commands)
+    pages.add_to(commands)
     ledgers.add_to(commands)
     return parser
 
@@ -170,8 +172,10 @@ def _run(parsed: argparse.Namespace) -> int:
     engine = LogEngine()
     try:
         loaded = load_folder(engine, parsed.logs)
+        if loaded.skipped:
+            to_stderr(f"skipped while loading: {loaded.skipped}")
         if parsed.inventory is not None:
-            engine.set_watchlist("AgentInventory", _inventory(parsed.inventory))
+            engine.set_watchlist("AgentInventory", inventory(parsed.inventory))
         # Windows end before their end: one instant later, the last row is inside.
         until = parsed.until or (loaded.latest and loaded.latest + timedelta(microseconds=1))
         if until is None:
@@ -223,24 +227,11 @@ def _named(rules: Sequence[Rule], name: str) -> Rule:
     raise UsageError(f"no rule {name}; there are {', '.join(rule.id for rule in rules)}")
 
 
-def _inventory(file: Path) -> list[dict[str, str]]:
-    try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file}: {error}") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UsageError(
-            f"{file}: expected a JSON list of objects with SearchKey, Role, DeclaredResources, ExpiresOn"
-        )
-    return [{str(name): str(value) for name, value in row.items()} for row in rows]
-
-
 def _moment(text: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(text)
+        return moment(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no ISO 8601 time, as 2026-03-03T12:00Z") from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _json(value: Any) -> str:

@@ -36,7 +36,7 @@ def obstacles(rule: Rule) -> tuple[str, ...]:
     needs = rule.window + rule.late_arrival + rule.lookback
     if rule.kind is Kind.SCHEDULED and needs > LONGEST:
         found.append(
-            f"it reads {duration_text(needs)} back, and a scheduled rule looks back {duration_text(LONGEST)} at most"
+            f"it reads {needs.days} days back, and a scheduled rule looks back {duration_text(LONGEST)} at most"
         )
     length = len(rule.sentinel_query())
     if length > MAX_QUERY:

@@ -8,11 +8,13 @@ nothing is written and pages that differ are told: a test runs that, so the page
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from detections.catalog import Confidence, duration_text, load
+from workbench import schemas
 from workbench.cases import load_cases
 from workbench.export import obstacles
 from workbench.gate import ATTACK
@@ -122,6 +124,10 @@ def _index(rules: Sequence[Rule]) -> str:
             needed[table][0].append(rule)
         for table in rule.any_of_tables:
             needed[table][0 if alone else 1].append(rule)
+        for table in schemas.tables():
+            named = {*rule.required_tables, *rule.any_of_tables}
+            if table not in named and re.search(rf"\b{table}\b", rule.query):
+                needed[table][1].append(rule)
     lines += [
         f"| {table} | {_links(silent) or '-'} | {_links(less) or '-'} |"
         for table, (silent, less) in sorted(needed.items())

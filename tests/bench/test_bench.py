@@ -5,14 +5,19 @@ import json
 import os
 import re
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from bench import corpus
 from bench.figures import Span, against, covered, spread
+from detections import baselines
+from detections.catalog import load
+from workbench.baselines import backfill
 
 ROOT = Path(__file__).resolve().parents[2]
-SECTIONS = ("start", "firstIncident", "hotPath", "graphCalls", "storm")
+SECTIONS = ("start", "firstIncident", "hotPath", "graphCalls", "storm", "corpus", "rowsRead")
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +27,19 @@ def measured(tmp_path_factory):
 
     async def run():
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bench", "--runs", "1", "--orders", "8", "--json", str(path)),
+            *(
+                sys.executable,
+                "-m",
+                "bench",
+                "--runs",
+                "1",
+                "--orders",
+                "8",
+                "--calls",
+                "20000",
+                "--json",
+                str(path),
+            ),
             cwd=ROOT,
             env=dict(os.environ),
             stdout=asyncio.subprocess.PIPE,
@@ -85,6 +102,57 @@ def test_orders_at_once_share_confirmations(measured):
     storm = measured["storm"]
     assert storm["orders"] == 8
     assert storm["confirmCalls"]["max"] < 8
+
+
+def test_every_rule_runs_over_the_corpus(measured):
+    found = measured["corpus"]
+    assert found["failed"] == {}
+    assert found["rules"] == len(load())
+    assert found["rows"]["MicrosoftGraphActivityLogs"] == 20_000
+    assert found["rows"]["AADServicePrincipalSignInLogs"] == 4_000
+    assert 0 < found["peakGigabytes"] < 16
+    assert len(found["slowest"]) == 5
+
+
+def test_rows_are_counted_and_not_guessed(measured):
+    found = measured["rowsRead"]
+    assert 0 < found["sweep"]["rows"] <= found["withBaselineGroup"]["rows"]
+    assert found["sweep"]["rowsOfLookback"] > 20_000
+    assert found["sweep"]["share"] == pytest.approx(
+        found["sweep"]["rows"] / found["sweep"]["rowsOfLookback"], abs=1e-4
+    )
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "corpus.duckdb"
+    corpus.build(path, corpus.Size(calls=20_000, principals=20))
+    return path
+
+
+def test_the_corpus_has_the_baselines_that_the_summary_rules_would_make(workspace):
+    engine = corpus.opened(workspace)
+    try:
+        tables = ("AgentGraphHourly_CL", "AgentResourceDaily_CL", "AgentSignInDaily_CL")
+        made = {table: _rows(engine, table) for table in tables}
+        assert all(made.values())
+        ours = [baseline for baseline in baselines.load() if baseline.table in tables]
+        backfill(engine, corpus.NOW - timedelta(days=13), corpus.NOW, baselines=ours)
+        assert {table: _rows(engine, table) for table in tables} == made
+    finally:
+        engine.close()
+
+
+def _rows(engine, table):
+    """Complete bins of the last 13 days; which of the equal application ids a bin takes is nobody's matter."""
+    start = corpus.NOW - timedelta(days=12)
+    start, end = start.replace(hour=0), corpus.NOW.replace(hour=0)
+    bound = f"BinStart between (datetime({start:%Y-%m-%d}) .. datetime({end:%Y-%m-%d}))"
+    last = "" if table == "AgentGraphHourly_CL" else f" and BinStart < datetime({end:%Y-%m-%d})"
+    rows = engine.query(f"{table} | where {bound}{last}", now=corpus.NOW).records()
+    return sorted(
+        json.dumps({name: str(value) for name, value in row.items()}, sort_keys=True) for row in rows
+    )
 
 
 @pytest.mark.parametrize(

@@ -434,7 +434,7 @@ async def test_a_containment_that_was_just_pulled_is_not_closed_by_the_dismissal
     await asyncio.sleep(0.3)
     app.estate.tenant.settings.risk_takes_effect_after = timedelta(minutes=5)
 
-    for rule, family in (("AG-07", "probing"), ("AG-08", "enumeration"), ("AG-18", "privilege")):
+    for rule, family in (("AG-07", "probing"), ("AG-08", "volume"), ("AG-18", "control")):
         await flow.respond(finding(app, rule_id=rule, family=family), app.process.world)
 
     assert sorted(c["state"] for c in await app.containments()) == ["closed", "pulled"]

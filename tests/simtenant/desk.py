@@ -22,6 +22,7 @@ RESPONDER_ROLES = (
     "Application.Read.All",
     "Application.ReadWrite.All",
     "AgentIdentity.Read.All",
+    "AuditLog.Read.All",
     "IdentityRiskEvent.Read.All",
     "IdentityRiskyAgent.Read.All",
     "IdentityRiskyAgent.ReadWrite.All",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from datetime import timedelta
@@ -14,7 +15,8 @@ from desk import World, running, shared_folder
 from jsonschema import Draft202012Validator, FormatChecker
 
 from simtenant.graph import GraphService
-from simtenant.tenant import Tenant
+from simtenant.tenant import LastSignIn, Tenant
+from simtenant.tokens import GRAPH
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,12 +30,13 @@ pytestmark = pytest.mark.skipif(
 RISKY = "/identityProtection/riskyServicePrincipals"
 AGENTS = "/identityProtection/riskyAgents"
 DETECTIONS = "/identityProtection/servicePrincipalRiskDetections"
+REPORT = "/reports/servicePrincipalSignInActivities"
 ACCESS = "/identity/conditionalAccess"
 # Sent by the service although its own schema does not declare them (facts/entra.md §7).
 UNDECLARED = {"createdDateTime"}
 # Operations for which permissions.json's extract has nothing: outside what it was cut to.
 NOT_IN_PERMISSIONS_FILE = re.compile(
-    r"^/(users|groups|devices|directoryRoles|roleManagement|organization|applications/\{id\}/addPassword)"
+    r"^/(users|groups|devices|directoryRoles|roleManagement|organization|reports|applications/\{id\}/addPassword)"
 )
 # The file lists these two as needed together with a writing permission; alone
 # they must not grant roles.
@@ -132,6 +135,10 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
             }
         )
         tenant.add_managed_identity("vm")
+        now = tenant.clock.now()
+        tenant.client_sign_ins[world.agent.app_id] = LastSignIn(now - timedelta(days=3), "0" * 8)
+        tenant.resource_sign_ins[GRAPH.app_id] = LastSignIn(now, None)
+        tenant.add_application("certified", certificate=True)
         agent = tenant.add_agent_identity("agent", blueprint=tenant.add_agent_blueprint("blueprint"))
         tenant.raise_risk(world.agent.object_id, "medium", "suspiciousSignins")
         tenant.risk.confirm([world.agent.object_id, agent.object_id])
@@ -172,6 +179,9 @@ READS = [
     ("beta", f"{ACCESS}/policies", f"{ACCESS}/policies"),
     ("v1.0", f"{ACCESS}/namedLocations", f"{ACCESS}/namedLocations"),
     ("v1.0", "/subscribedSkus", "/subscribedSkus"),
+    ("beta", REPORT, REPORT),
+    ("beta", f"{REPORT}?$top=1&$count=true", REPORT),
+    ("beta", f"{REPORT}/{{report}}", f"{REPORT}/{{servicePrincipalSignInActivity-id}}"),
     ("v1.0", "/servicePrincipals/{nobody}", "/servicePrincipals/{servicePrincipal-id}"),
     ("v1.0", f"{RISKY}/{{nobody}}", f"{RISKY}/{{riskyServicePrincipal-id}}"),
     ("v1.0", "/servicePrincipals?$filter=broken", "/servicePrincipals"),
@@ -186,6 +196,7 @@ def fill(world: World, path: str) -> str:
         "{registration}": world.agent.application_object_id,
         "{responder}": world.responder.object_id,
         "{agent}": agent.object_id,
+        "{report}": base64.urlsafe_b64encode(world.agent.app_id.encode()).decode().rstrip("="),
         "{nobody}": "11111111-2222-4333-8444-555555555555",
     }.items():
         path = path.replace(name, value)
@@ -280,6 +291,7 @@ async def test_disabling_and_refusals_answer_as_the_contract_says(world: World) 
         ("v1.0", "/servicePrincipals/{sp}", "servicePrincipal"),
         ("v1.0", "/servicePrincipals/{agent}", "agentIdentity"),
         ("v1.0", "/applications/{registration}", "application"),
+        ("beta", f"{REPORT}/{{report}}", "servicePrincipalSignInActivity"),
     ],
 )
 async def test_no_property_is_made_up(world: World, version: str, path: str, name: str) -> None:

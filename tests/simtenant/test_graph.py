@@ -25,7 +25,8 @@ from msgraph.generated.identity_protection.risky_service_principals.confirm_comp
 from msgraph.generated.models.o_data_errors.o_data_error import ODataError
 from msgraph.generated.models.risk_level import RiskLevel as SdkRiskLevel
 
-from simtenant.tenant import Principal, TenantSettings, UnknownIdBehaviour
+from simtenant.clock import iso
+from simtenant.tenant import LastSignIn, Principal, TenantSettings, UnknownIdBehaviour
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -339,6 +340,88 @@ async def test_adding_a_secret_is_audited_and_shows_the_secret_once(world: World
         "Update application \N{EN DASH} Certificates and secrets management ",
         "Add service principal credentials",
     ]
+
+
+async def test_an_added_secret_is_listed_where_it_was_added_and_without_its_text(world: World) -> None:
+    application = f"/v1.0/applications/{world.agent.application_object_id}"
+    principal = f"/v1.0/servicePrincipals/{world.agent.object_id}"
+
+    added = [
+        (await world.graph("POST", f"{path}/addPassword", json={})).body["keyId"]
+        for path in (application, principal)
+    ]
+
+    listed = [
+        (await world.graph("GET", path)).body["passwordCredentials"] for path in (application, principal)
+    ]
+    assert [one["keyId"] for one in listed[0]] == [world.agent.credential_key_id, added[0]]
+    assert [one["keyId"] for one in listed[1]] == [added[1]]
+    assert {one["secretText"] for own in listed for one in own} == {None}
+
+
+async def test_a_certificate_and_the_end_of_a_credential_are_listed(world: World) -> None:
+    ends = world.tenant.clock.now() - timedelta(days=3)
+    certified = world.tenant.add_application("certified", certificate=True, credential_ends=ends)
+
+    body = (await world.graph("GET", f"/v1.0/applications/{certified.application_object_id}")).body
+
+    assert body["passwordCredentials"] == []
+    [key] = body["keyCredentials"]
+    assert (key["keyId"], key["type"], key["endDateTime"]) == (
+        certified.credential_key_id,
+        "AsymmetricX509Cert",
+        iso(ends),
+    )
+
+
+REPORT = "/beta/reports/servicePrincipalSignInActivities"
+
+
+async def test_the_report_of_last_sign_ins_knows_the_past_and_what_happened_since(world: World) -> None:
+    long_ago = world.tenant.clock.now() - timedelta(days=120)
+    sleeper = world.tenant.add_application("sleeper")
+    world.tenant.client_sign_ins[sleeper.app_id] = LastSignIn(long_ago, "request")
+    before = await world.graph("GET", f"{REPORT}?$filter=appId eq '{world.agent.app_id}'")
+
+    await world.token(world.agent)
+
+    rows = {row["appId"]: row for row in (await world.graph("GET", REPORT)).body["value"]}
+    assert before.body["value"] == []
+    assert rows[world.agent.app_id]["lastSignInActivity"]["lastSignInDateTime"] > iso(long_ago)
+    assert rows[sleeper.app_id]["lastSignInActivity"] == {
+        "lastSignInDateTime": iso(long_ago),
+        "lastSignInRequestId": "request",
+        "lastNonInteractiveSignInDateTime": None,
+        "lastNonInteractiveSignInRequestId": None,
+    }
+    assert rows[sleeper.app_id]["applicationAuthenticationResourceSignInActivity"] is None
+
+
+async def test_the_report_of_last_sign_ins_comes_in_pages_and_in_beta_only(world: World) -> None:
+    for number in range(5):
+        app_id = f"11111111-2222-4333-8444-00000000000{number}"
+        world.tenant.client_sign_ins[app_id] = LastSignIn(world.tenant.clock.now(), None)
+
+    first = await world.graph("GET", f"{REPORT}?$top=2")
+    second = await world.graph("GET", first.body["@odata.nextLink"])
+    ids = [row["id"] for page in (first, second) for row in page.body["value"]]
+    one = await world.graph("GET", f"{REPORT}/{ids[0]}")
+
+    assert len(set(ids)) == 4
+    assert one.body["appId"].endswith("0")
+    assert (await world.graph("GET", REPORT.replace("beta", "v1.0"))).status == 400
+
+
+async def test_the_report_of_last_sign_ins_is_refused_without_permission_or_licence(world: World) -> None:
+    not_permitted = await world.graph("GET", REPORT, caller=world.agent)
+    world.tenant.settings.sign_in_activity_reported = False
+    not_licensed = await world.graph("GET", REPORT)
+
+    assert (not_permitted.status, not_permitted.code) == (403, "Authorization_RequestDenied")
+    assert (not_licensed.status, not_licensed.code) == (
+        403,
+        "Authentication_RequestFromNonPremiumTenantOrB2CTenant",
+    )
 
 
 async def test_the_directory_can_be_enumerated(world: World) -> None:

@@ -255,6 +255,135 @@ def test_queries_with_different_visibility_do_not_disturb_each_other(engine: Log
         assert list(pool.map(lambda at: count(engine, at), moments)) == list(range(1, 101))
 
 
+WINDOWED = (
+    "let windowStart = datetime({});\nlet windowEnd = datetime({});\n"
+    f"{GRAPH} | where TimeGenerated between (windowStart .. windowEnd) and RequestId != 'x' "
+    "| summarize Calls = count() by RequestId | project RequestId, Calls"
+)
+
+
+def in_window(
+    engine: LogEngine, start: datetime, end: datetime, visible_at: datetime | None = None
+) -> list[object]:
+    kql = WINDOWED.format(*(f"{moment:%Y-%m-%dT%H:%M:%SZ}" for moment in (start, end)))
+    return list(engine.query(kql, now=end, visible_at=visible_at).rows)
+
+
+def test_an_answer_that_was_empty_is_found_when_its_rows_come(engine: LogEngine) -> None:
+    hour = timedelta(hours=1)
+    assert in_window(engine, NOW - hour, NOW) == []
+    assert in_window(engine, NOW - hour, NOW) == []
+    engine.insert(GRAPH, [{"TimeGenerated": NOW, "RequestId": "a"}], ingested_at=NOW + hour)
+
+    assert in_window(engine, NOW - hour, NOW, NOW) == []
+    assert in_window(engine, NOW - hour, NOW, NOW + hour) == [("a", 1)]
+    assert in_window(engine, NOW + hour, NOW + 2 * hour, NOW + hour) == []
+    with engine.writing() as connection:
+        connection.execute(f'DELETE FROM raw."{GRAPH}"')  # noqa: S608
+    assert in_window(engine, NOW - hour, NOW) == []
+
+
+def test_an_answer_without_rows_has_its_columns_the_first_and_the_second_time(engine: LogEngine) -> None:
+    kql = f"{GRAPH} | where RequestId == 'none' | summarize Last = max(TimeGenerated), Ids = make_set(RequestId) by AppId"
+
+    first, second = (engine.query(kql, now=NOW) for _ in range(2))
+    assert first == second
+    assert first.columns == [("AppId", "string"), ("Last", "datetime"), ("Ids", "dynamic")]
+
+
+def test_a_watchlist_that_comes_later_is_part_of_an_answer_that_was_empty(engine: LogEngine) -> None:
+    kql = (
+        f"union (datatable(Key:string)[]), ({GRAPH} | where RequestId == 'a' | project Key = RequestId), "
+        "(_GetWatchlist('AgentInventory') | project Key = SearchKey) | project Key"
+    )
+
+    assert engine.query(kql, now=NOW).rows == engine.query(kql, now=NOW).rows == []
+    engine.set_watchlist("AgentInventory", [{"SearchKey": "w"}])
+    assert engine.query(kql, now=NOW).rows == [("w",)]
+    engine.insert(GRAPH, [{"TimeGenerated": NOW, "RequestId": "a"}])
+    assert sorted(engine.query(kql, now=NOW).rows) == [("a",), ("w",)]
+
+
+def test_what_no_row_passes_can_still_have_an_answer(engine: LogEngine) -> None:
+    engine.insert("AuditLogs", [{"TimeGenerated": NOW, "Id": "b"}])
+    for kql, rows in {
+        f"{GRAPH} | where RequestId == 'none' | count": [(0,)],
+        f"{GRAPH} | where RequestId == 'none' | summarize n = count()": [(0,)],
+        f"print n = toscalar({GRAPH} | where RequestId == 'none' | count)": [(0,)],
+        f"AuditLogs | where Id !in ({GRAPH} | where RequestId == 'none' | project RequestId) | project Id": [
+            ("b",)
+        ],
+        f"AuditLogs | project Id | join kind=leftanti ({GRAPH} | where RequestId == 'none' | project Id = RequestId) on Id": [
+            ("b",)
+        ],
+        f"{GRAPH} | where RequestId == 'none' | project Id = RequestId | join kind=rightouter (AuditLogs | project Id) on Id | project Id1": [
+            ("b",)
+        ],
+    }.items():
+        assert engine.query(kql, now=NOW).rows == rows, kql
+        assert engine.query(kql, now=NOW).rows == rows, kql
+
+
+def test_only_the_columns_that_a_query_mentions_are_read_and_all_when_it_names_none(
+    engine: LogEngine,
+) -> None:
+    engine.insert(GRAPH, [{"TimeGenerated": NOW, "RequestId": "a", "AppId": "b"}])
+    columns = schemas.tables()[GRAPH]
+
+    assert engine.query(f"{GRAPH} | where requestid == 'a'", now=NOW).columns == columns
+    assert engine.query(f"{GRAPH} | where RequestId == 'a' | project-away AppId", now=NOW).columns == [
+        (name, kind) for name, kind in columns if name != "AppId"
+    ]
+    assert len(
+        engine.query(f"{GRAPH} | summarize arg_max(TimeGenerated, *) by RequestId", now=NOW).columns
+    ) == len(columns)
+    assert engine.query(f"{GRAPH} | summarize n = count() by ['AppId']", now=NOW).rows == [("b", 1)]
+    both = f"AuditLogs | join kind=inner {GRAPH} on $left.CorrelationId == $right.RequestId"
+    assert len(engine.query(both, now=NOW).columns) == len(columns) + len(schemas.tables()["AuditLogs"])
+
+
+def test_threads_share_a_statement_with_different_values(engine: LogEngine) -> None:
+    engine.insert(
+        GRAPH, [{"TimeGenerated": NOW + timedelta(minutes=n), "RequestId": str(n)} for n in range(60)]
+    )
+
+    def look(minute: int) -> bool:
+        at = NOW + timedelta(minutes=minute)
+        return in_window(engine, at, at) == [(str(minute), 1)]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(look, [n for n in range(60) for _ in range(5)]))
+
+
+def test_rows_read_are_those_of_the_scans_and_not_of_the_answer(engine: LogEngine) -> None:
+    engine.insert(
+        GRAPH, [{"TimeGenerated": NOW + timedelta(seconds=n), "RequestId": str(n)} for n in range(3000)]
+    )
+    engine.insert("AuditLogs", [{"TimeGenerated": NOW, "Id": "5"}])
+    kql = f"{GRAPH} | where RequestId == '5' | join kind=inner (AuditLogs | project Id) on $left.RequestId == $right.Id | project Id"
+
+    assert engine.query(kql, now=NOW).rows == [("5",)]
+    assert engine.rows_read(kql, now=NOW) == {GRAPH: 3000, "AuditLogs": 1}
+    with pytest.raises(QueryError):
+        engine.rows_read("Nope", now=NOW)
+
+
+def test_row_groups_outside_a_window_are_not_read(tmp_path: Path) -> None:
+    engine = LogEngine(str(tmp_path / "logs.duckdb"))
+    with engine.writing() as connection:
+        connection.execute(
+            f"""INSERT INTO raw."{GRAPH}" ("TimeGenerated", "RequestId", "_IngestedAt")
+            SELECT TIMESTAMP '2026-03-03' + to_seconds(i), i::VARCHAR, TIMESTAMP '2026-03-03' + to_seconds(i + 60)
+            FROM range(600000) r(i)"""  # noqa: S608
+        )
+    start = datetime(2026, 3, 3, tzinfo=UTC) + timedelta(seconds=300_000)
+    window = (f"{start:%Y-%m-%dT%H:%M:%SZ}", f"{start + timedelta(minutes=5):%Y-%m-%dT%H:%M:%SZ}")
+    read = engine.rows_read(WINDOWED.format(*window), now=NOW)
+    engine.close()
+
+    assert 0 < read[GRAPH] <= 2 * 122_880
+
+
 def test_a_file_keeps_its_rows(tmp_path: Path) -> None:
     first = LogEngine(str(tmp_path / "logs.duckdb"))
     first.insert(GRAPH, [{"TimeGenerated": NOW}])
