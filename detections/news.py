@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from response.finding import AFTER_CONTAINMENT, BOLDNESS, TEXT_LIMIT, Finding
+from response.finding import AFTER_CONTAINMENT, BOLDNESS, TEXT_LIMIT, Finding, Tier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,12 +30,14 @@ class Known:
 
     ``finding`` is as it was judged, its end moved by what went on. ``also`` are further resources that the same claim
     was made about while it went on, ``repeated_until`` is when it was last said again without being fresher for it.
+    ``verdict`` is what the judgement said; empty where nobody wrote it down.
     """
 
     finding: Finding
     judged_at: datetime
     also: tuple[str, ...] = ()
     repeated_until: datetime | None = None
+    verdict: str = ""
 
     @property
     def said_until(self) -> datetime:
@@ -53,6 +55,8 @@ class Known:
             body["also"] = list(self.also)
         if self.repeated_until is not None:
             body["repeated_until"] = self.repeated_until.isoformat()
+        if self.verdict:
+            body["verdict"] = self.verdict
         return body
 
     @classmethod
@@ -64,6 +68,7 @@ class Known:
             judged_at=datetime.fromisoformat(body["judged_at"]),
             also=tuple(map(str, body.get("also", ()))),
             repeated_until=None if repeated is None else datetime.fromisoformat(repeated),
+            verdict=str(body.get("verdict", "")),
         )
 
 
@@ -106,13 +111,12 @@ def weigh(finding: Finding, known: Iterable[Known], quiet_for: timedelta) -> New
         return News(finding)
 
     def matches(each: Known) -> tuple[bool, int, datetime]:
-        weight = BOLDNESS.index(each.finding.tier)
-        return quiet and each.names(resource), weight, each.finding.last_seen
+        return quiet and each.names(resource), _boldness(each.finding), each.finding.last_seen
 
     best = max(same, key=matches)
     until = max(best.finding.last_seen, finding.last_seen)
     again = replace(finding, first_seen=best.finding.first_seen, last_seen=until)
-    if BOLDNESS.index(finding.tier) > BOLDNESS.index(best.finding.tier):
+    if _boldness(finding) > _boldness(best.finding):
         return News(again)
     if quiet and best.names(resource):
         if finding.last_seen <= best.said_until:
@@ -123,6 +127,12 @@ def weigh(finding: Finding, known: Iterable[Known], quiet_for: timedelta) -> New
         return None
     went_on = replace(best, finding=replace(best.finding, last_seen=until), also=also)
     return Extended(again, went_on, quiet=quiet)
+
+
+def _boldness(finding: Finding) -> int:
+    """How much a finding can lead to. One with doubts about the claim itself asks a person, whatever its tier."""
+    weight = BOLDNESS.index(finding.tier)
+    return min(weight, BOLDNESS.index(Tier.APPROVAL)) if finding.doubts else weight
 
 
 def _is_same(finding: Finding, known: Known, quiet_for: timedelta) -> bool:

@@ -10,14 +10,16 @@ hangs and a new one: both find the same things, and a watermark never goes back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from clients.errors import ClientError, Partial
-from clients.stores import Conflict, Insert, Replace, StoreError
+from clients.stores import Conflict, CorruptRecord, Insert, Replace, StoreError
 from clients.terms import object_id
+from detections.catalog import SweepGroup
 from detections.news import Extended, Known, News, weigh
 from detections.runner import (
     AnswerError,
@@ -28,21 +30,28 @@ from detections.runner import (
     next_windows,
     parse_rows,
 )
-from response import flow
-from response.containment import CONTAINED, FailureReason, State
-from response.decision import lifts
-from response.finding import AFTER_CONTAINMENT, Finding, Source
+from response import flow, gathering
+from response.containment import CONTAINED, Containment, FailureReason, State
+from response.decision import Verdict, lifts
+from response.finding import AFTER_CONTAINMENT, TEXT_LIMIT, Finding, Source, Tier
 from response.opening import ACTOR, load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clients.stores import Record, Write
-    from detections.catalog import Rule, SweepGroup
+    from detections.catalog import Rule
     from response.world import World
 
 log = logging.getLogger("agentbreaker.sweep")
 _JUDGED_AGAIN_AFTER: Final = timedelta(hours=1)
+# After this long a rule leaves the rest of what it missed to the next run: the timer waits for its slowest rule, and
+# the platform ends a run after ten minutes (host.json) with everything else in the process.
+_PATIENCE: Final = {
+    SweepGroup.FAST: timedelta(seconds=40),
+    SweepGroup.WINDOWED: timedelta(minutes=4),
+    SweepGroup.BASELINE: timedelta(minutes=5),
+}
 _RACES: Final = 20  # against other runs of the same rule; there is rarely one
 
 
@@ -73,18 +82,32 @@ async def sweep_rules(rules: Sequence[Rule], world: World, group: SweepGroup | N
 async def _sweep_rule(rule: Rule, world: World) -> Swept:
     found = rejected = 0
     try:
-        windows = next_windows(await _watermark(rule, world), world.now(), rule)
+        now, watermark = world.now(), await _watermark(rule, world)
+        windows, newest = next_windows(watermark, now, rule), newest_window(rule, now)
+        missed: Partial | FindingsError | None = None
+        # What a standstill left is caught up over several runs, and a clock that was ahead left a watermark that is yet
+        # to come. Neither may hide what happens now; the watermark tells what is still to be looked at.
+        behind = watermark is not None and (watermark > now or bool(windows and windows[-1].end < now))
+        if behind:
+            try:
+                found, rejected = await _look(rule, newest, world)
+            except (Partial, FindingsError) as error:
+                missed = error
         for window in windows:
+            if world.now() - now > _PATIENCE[rule.sweep]:
+                log.warning("rule %s is slow: what is left of what it missed is for the next run", rule.id)
+                break
             try:
                 new, bad = await _look(rule, window, world)
             except (Partial, FindingsError):
                 # Something about this window: it is tried again, and meanwhile must not hide what happens now.
-                newest = newest_window(rule, world.now())
-                if window.end < newest.end - rule.window:
+                if not behind and window.end < now:
                     await _look(rule, newest, world)
                 raise
             found, rejected = found + new, rejected + bad
             await _move_watermark(rule, window.end, world)
+        if missed is not None:
+            raise missed
     except (ClientError, StoreError, AnswerError, FindingsError) as error:
         log.warning("rule %s did not finish, its watermark stays: %s", rule.id, error)
         return Swept(found, rejected, (rule.id,))
@@ -123,7 +146,9 @@ async def _look(rule: Rule, window: Window, world: World) -> tuple[int, int]:
     Raises: ClientError and AnswerError for the query, StoreError and FindingsError for the findings.
     """
     query = bind_window(rule.query, window.start, window.end)
-    answer = await world.logs.query(query, window.start - rule.lookback, window.end)
+    # Rules that have time leave one of the workspace's queries to those that have none.
+    async with contextlib.nullcontext() if rule.sweep is SweepGroup.FAST else world.background:
+        answer = await world.logs.query(query, window.start - rule.lookback, window.end)
     new = rejected = failed = 0
     for item in parse_rows(rule, answer.columns, answer.rows):
         if not isinstance(item, DetectionRow):
@@ -132,8 +157,11 @@ async def _look(rule: Rule, window: Window, world: World) -> tuple[int, int]:
             continue
         try:
             new += await _take(finding_of(rule, item), rule, world)
-        except StoreError:
-            raise  # the store is what all findings need
+        except StoreError as error:
+            if not isinstance(error, CorruptRecord):
+                raise  # the store is what all findings need
+            failed += 1  # one record, of one principal
+            log.warning("a finding of rule %s could not be judged: a record is corrupt", rule.id)
         except Exception:  # the edge of one finding: recorded here, and the window is looked at again
             failed += 1
             log.exception("a finding of rule %s could not be judged", rule.id)
@@ -193,6 +221,8 @@ async def _unless_known(finding: Finding, quiet_for: timedelta, world: World) ->
             )
             if await _may_count_now(extended, known.judged_at, world):
                 return extended.finding
+            if not known.names(finding.resource[:TEXT_LIMIT]) and await _lifted(finding, world):
+                return finding  # something else than what went on before the sign, under a name of its own
             body = {**record.body, **extended.known.to_body()}
             try:
                 await world.store.commit([Replace(record.key, body, record.etag)])
@@ -217,12 +247,28 @@ async def _may_count_now(extended: Extended, judged: datetime, world: World) -> 
     finding, again = extended.finding, world.now() - judged >= _JUDGED_AGAIN_AFTER
     pointer = await world.store.get(f"open:{finding.principal}")
     if pointer is None:
-        return again and not extended.quiet
+        # Of one sign alone nobody was told; of one that is a person's to judge somebody has to be.
+        asks = finding.tier is Tier.APPROVAL and extended.known.finding.tier is Tier.CORROBORATED
+        return again and (asks or not extended.quiet)
     containment, _ = await load(world.store, pointer.body["containment"])
     refused = containment.failed_because is FailureReason.REFUSED
     if refused or containment.state in (State.PROPOSED, State.AWAITING_APPROVAL):
         return again
-    return finding.family == AFTER_CONTAINMENT and containment.state in CONTAINED
+    if finding.family == AFTER_CONTAINMENT and containment.state in CONTAINED:
+        return True
+    return again and _outlives(finding, containment)
+
+
+def _outlives(finding: Finding, containment: Containment) -> bool:
+    """Whether it goes on for longer than any token lives that was issued before the block: perhaps that was undone."""
+    until = containment.residual_until
+    return until is not None and finding.last_seen > until
+
+
+async def _lifted(finding: Finding, world: World) -> bool:
+    """Whether a sign known by now lifts the finding by its own time. What cannot be read lifts nothing."""
+    earlier = await gathering.answered(gathering.earlier_findings(finding, world.store, world.now()))
+    return isinstance(earlier, tuple) and any(lifts(sign, finding, world.policy) for sign in earlier)
 
 
 async def _judge_lifted(sign: Finding, world: World, *, just_judged: bool) -> None:
@@ -231,10 +277,14 @@ async def _judge_lifted(sign: Finding, world: World, *, just_judged: bool) -> No
 
     Tables are not equally late: what an agent did after a prompt attack is often seen before the attack is. Right
     after the sign was judged everything it lifts is; when it is only found again, what an earlier run did not get to.
+    What asked for more than to be watched is left alone: whoever can send another prompt must not be able to
+    contain again what a person has let go.
     """
     signs = [known for known, _ in await _known(sign, world)]
     for rule_id in sign.lifts:
         for known, _ in await _known(replace(sign, rule_id=rule_id), world):
+            if known.verdict not in ("", Verdict.WATCH):
+                continue
             after = (s for s in signs if lifts(s.finding, known.finding, world.policy))
             if any(just_judged or known.judged_at < s.judged_at for s in after):
                 await flow.respond(known.finding, world)

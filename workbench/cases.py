@@ -155,21 +155,30 @@ def _as_columns(row: DetectionRow) -> dict[str, Any]:
 
 
 def _compare(expected: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say what is missing, what is too much, and what differs; findings belong together by principal."""
+    """
+    Say what is missing, what is too much, and what differs.
+
+    Findings belong together by principal; of several of one principal the one that differs least, since an answer has
+    no order.
+    """
     differences = []
     left = list(found)
     for wanted in expected:
-        match = next((row for row in left if row["PrincipalId"] == wanted["PrincipalId"]), None)
+        candidates = [row for row in left if row["PrincipalId"] == wanted["PrincipalId"]]
+        match = min(candidates, key=lambda row: len(_unfit(wanted, row)), default=None)
         if match is None:
             differences.append(f"- missing: {_shown(wanted)}")
             continue
         left.remove(match)
         differences += [
-            f"- {name}: expected {_written(value)}, got {_written(match[name])}"
-            for name, value in wanted.items()
-            if not _fits(value, match[name])
+            f"- {name}: expected {_written(wanted[name])}, got {_written(match[name])}"
+            for name in _unfit(wanted, match)
         ]
     return differences + [f"- not expected: {_shown(row)}" for row in left]
+
+
+def _unfit(wanted: Mapping[str, Any], got: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in wanted.items() if not _fits(value, got[name])]
 
 
 def _fits(wanted: object, got: object) -> bool:
