@@ -1,7 +1,7 @@
 """
 Measure everything in one run on this machine and print one JSON object.
 
-    python -m bench [--runs N] [--orders N] [--calls N] [--json PATH]
+    python -m bench [--runs N] [--orders N] [--calls N] [--part app|rules] [--json PATH]
 
 Progress goes to standard error. Exit code 0 also when a target is missed: the figures say so (``ok``).
 """
@@ -24,9 +24,14 @@ from bench.app import NOT_FOR_THE_APP
 from detections.catalog import load
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bench.figures import Json
 
 _INCIDENTS_A_RUN: Final = 3  # incidents are quick; twenty runs measure sixty
+_APP: Final = ("start", "firstIncident", "hotPath", "graphCalls", "storm")
+_RULES: Final = ("corpus", "rowsRead", "backtest")
+_PARTS: Final = {"app": _APP, "rules": _RULES, "all": (*_APP, *_RULES)}
 _CORPUS_RUNS: Final = 5  # at most: one takes all rules over all rows
 NOTES: Final = {
     "start": "worker process started until it answered with its functions; one start not counted, it compiles.",
@@ -63,9 +68,14 @@ def main() -> int:
     parser.add_argument(
         "--calls", type=_calls, default=corpus.Size().calls, help="Graph calls of the corpus (10000000)"
     )
+    parser.add_argument(
+        "--part", choices=_PARTS, default="all", help="app: the breaker; rules: the detections (all)"
+    )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the object to this file too")
     chosen = parser.parse_args()
-    measured = json.dumps(asyncio.run(measure(chosen.runs, chosen.orders, chosen.calls)), indent=2)
+    measured = json.dumps(
+        asyncio.run(measure(chosen.runs, chosen.orders, chosen.calls, _PARTS[chosen.part])), indent=2
+    )
     print(measured)
     if chosen.json:
         chosen.json.write_text(measured + "\n")
@@ -84,33 +94,33 @@ def _calls(text: str) -> int:
     return int(text)
 
 
-async def measure(runs: int, orders: int, calls: int) -> Json:
+async def measure(runs: int, orders: int, calls: int, items: Sequence[str]) -> Json:
     """Measure one after the other, never two at once: they would take each other's processor."""
     variables = dict(os.environ)
     for name in NOT_FOR_THE_APP:
         os.environ.pop(name, None)
     found: Json = {"environment": _environment()}
     with tempfile.TemporaryDirectory(prefix="agentbreaker-bench-") as folder:
-        directory = Path(folder)
-        _say("hotPath and graphCalls")
-        times, graph_calls = await hot_path.measure(_INCIDENTS_A_RUN * runs, _made(directory / "hot"))
-        _say("start, in Microsoft's runtime")
-        runtime = await start.microsoft_runtime(runs, variables)
-        reason = await start.why_not(variables)
-        _say("firstIncident")
-        first, listens = await first_incident.measure(runs, _made(directory / "first"))
-        _say("storm")
-        stormed = await storm.measure(runs, orders, _made(directory / "storm"))
-        _say("corpus: making it")
-        workspace = directory / "corpus.duckdb"
-        made = await asyncio.to_thread(corpus.build, workspace, corpus.Size(calls))
-        _say("corpus")
-        corpora = await corpus.measure(min(runs, _CORPUS_RUNS), workspace) | {"buildSeconds": round(made, 1)}
-        _say("rowsRead")
-        read = await asyncio.to_thread(rows_read.measure, workspace, load())
-        _say("backtest")
-        replayed = await backtest.measure(_made(directory / "backtest"))
-    found["start"] = {
+        if "start" in items:
+            found |= await _measure_app(runs, orders, Path(folder), variables)
+        if "corpus" in items:
+            found |= await _measure_rules(runs, calls, Path(folder))
+    for name in items:
+        found[name]["notes"] = NOTES[name]
+    return found
+
+
+async def _measure_app(runs: int, orders: int, directory: Path, variables: dict[str, str]) -> Json:
+    _say("hotPath and graphCalls")
+    times, graph_calls = await hot_path.measure(_INCIDENTS_A_RUN * runs, _made(directory / "hot"))
+    _say("start, in Microsoft's runtime")
+    runtime = await start.microsoft_runtime(runs, variables)
+    reason = await start.why_not(variables)
+    _say("firstIncident")
+    first, listens = await first_incident.measure(runs, _made(directory / "first"))
+    _say("storm")
+    stormed = await storm.measure(runs, orders, _made(directory / "storm"))
+    started: Json = {
         "unit": "s",
         "runs": runs,
         "target": {"microsoftRuntime": {"p50": start.TARGET_SECONDS}},
@@ -119,11 +129,26 @@ async def measure(runs: int, orders: int, calls: int) -> Json:
         "localHost": listens,
         "ok": None if runtime is None else runtime["ok"],
     }
-    found |= {"firstIncident": first, "hotPath": times, "graphCalls": graph_calls, "storm": stormed}
-    found |= {"corpus": corpora, "rowsRead": read, "backtest": replayed}
-    for name, note in NOTES.items():
-        found[name]["notes"] = note
-    return found
+    return {
+        "start": started,
+        "firstIncident": first,
+        "hotPath": times,
+        "graphCalls": graph_calls,
+        "storm": stormed,
+    }
+
+
+async def _measure_rules(runs: int, calls: int, directory: Path) -> Json:
+    _say("corpus: making it")
+    workspace = directory / "corpus.duckdb"
+    made = await asyncio.to_thread(corpus.build, workspace, corpus.Size(calls))
+    _say("corpus")
+    corpora = await corpus.measure(min(runs, _CORPUS_RUNS), workspace) | {"buildSeconds": round(made, 1)}
+    _say("rowsRead")
+    read = await asyncio.to_thread(rows_read.measure, workspace, load())
+    _say("backtest")
+    replayed = await backtest.measure(_made(directory / "backtest"))
+    return {"corpus": corpora, "rowsRead": read, "backtest": replayed}
 
 
 def _made(directory: Path) -> Path:

@@ -339,6 +339,8 @@ class _Fields:
         if not isinstance(value, dict):
             self.fault(name, f"{value!r} is no map", "confidence: tier pairs, as {high: auto}")
             return MappingProxyType({})
+        if value.get(Confidence.LEARNING, Tier.CONTEXT) != Tier.CONTEXT:
+            self.fault(name, "learning is more than context", "nothing: learning is context in every rule")
         return MappingProxyType(
             {
                 self._one_of(name, confidence, Confidence): self._one_of(f"{name}.{confidence}", tier, Tier)
@@ -437,7 +439,9 @@ def _unknown_lifts(rules: Iterable[Rule]) -> list[Fault]:
     rules = tuple(rules)
     known = {rule.id for rule in rules}
     return [
-        Fault(f"{rule.folder}/rule.yaml", "breaker.lifts", f"there is no rule {lifted}", "ids of the catalogue")
+        Fault(
+            f"{rule.folder}/rule.yaml", "breaker.lifts", f"there is no rule {lifted}", "ids of the catalogue"
+        )
         for rule in rules
         for lifted in rule.lifts
         if lifted not in known

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from clients.graph import HeldCredential, Listed, ListedApplication
+    from clients.logs import Rows
     from clients.stores import Store
     from clients.terms import AppId, ObjectId
     from response.world import World
@@ -39,6 +40,7 @@ _PAGE_ENTRIES, _PAGE_SIZE, _REPORT_SIZE = (
     150_000,
     2_000_000,
 )  # below what the store takes, see encoding.py
+_NEWER: Final = timedelta(days=3)  # what the daily summary may not have yet is read from the table itself
 _SHOWN: Final = 20  # permissions named of one entry
 _TEXT: Final = 120  # characters kept of a name that came from a tenant
 _NO_ROLE: Final = (
@@ -66,10 +68,16 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """When it last signed in. ``at`` None: not since ``since``, before which nobody looked."""
+    """
+    When it last signed in. ``at`` None: not since ``since``, before which nobody looked.
+
+    ``of_people``: whether people who sign in with the application would have been seen. They are in other logs than
+    what the application does by itself; the report on sign-in activity has both.
+    """
 
     at: datetime | None
     since: datetime
+    of_people: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +223,8 @@ def judge(facts: Facts, after: timedelta, now: datetime) -> Entry | None:
     reasons = [_silence(facts, since, now), why]
     if isinstance(facts.live, tuple):
         reasons.insert(1, f"it can still sign in with {', '.join(facts.live[:3])}")
+    if isinstance(facts.signed_in, SignedIn) and not facts.signed_in.of_people:
+        reasons.append("whether people sign in with it was not read: ask before it is disabled")
     return Entry(
         principal=principal,
         proposal=proposal,
@@ -292,7 +302,7 @@ _TABLES: Final = {
     False: ("AADServicePrincipalSignInLogs", '!= "managedidentity"'),
 }
 _SUMMARY_DAYS: Final = """AgentSignInDaily_CL
-| where BinStart >= datetime({start}) and CredentialType {of_table}
+| where BinStart between (datetime({start}) .. datetime({last})) and CredentialType {of_table}
 | distinct BinStart
 | summarize Days = count(), First = min(BinStart), Newest = max(BinStart)"""
 _SUMMARY_LAST: Final = """AgentSignInDaily_CL
@@ -374,7 +384,7 @@ async def sign_ins(world: World, after: timedelta, now: datetime, *, managed: bo
     table, of_table = _TABLES[managed]
     start = now - after - timedelta(days=1)
     summary = await gathering.answered(_summarised(world, of_table, start, now))
-    newer = start if summary is None or isinstance(summary, Unknown) else now - timedelta(days=3)
+    newer = start if summary is None or isinstance(summary, Unknown) else now - _NEWER
     raw = await gathering.answered(_raw(table, world, newer, now))
     if isinstance(raw, Unknown):
         return raw
@@ -387,22 +397,35 @@ async def sign_ins(world: World, after: timedelta, now: datetime, *, managed: bo
 
 
 async def _summarised(world: World, of_table: str, start: datetime, now: datetime) -> SignIns | None:
-    """Read the summary; None where it lacks a day of the time asked for."""
-    start = start.replace(hour=0, minute=0, second=0, microsecond=0)
-    wanted = (now - start).days - 2  # today's day is not there yet, and yesterday's may come late
-    where = {"start": _literal(start), "of_table": of_table}
-    days = await world.logs.query(_SUMMARY_DAYS.format(**where), start, now)
+    """
+    Read the summary; None where it lacks a day of the time asked for.
+
+    A day that is missing may be the one on which somebody was there. Days the table itself is read for may be missing.
+    """
+    start, last = _midnight(start), _midnight(now - _NEWER)
+    where = {"start": _literal(start), "last": _literal(last), "of_table": of_table}
+    days = await _ask(_SUMMARY_DAYS.format(**where), start, now, world)
     ((count, first, newest),) = days.rows
-    if not count or count < wanted or first > start + timedelta(days=1) or newest < now - timedelta(days=3):
+    if not count or first > start + timedelta(days=1) or newest < last or count <= (newest - first).days:
         return None
-    found = await world.logs.query(_SUMMARY_LAST.format(**where), start, now)
+    found = await _ask(_SUMMARY_LAST.format(**where), start, now, world)
     return SignIns({str(principal).lower(): moment for principal, moment in found.rows}, first)
 
 
 async def _raw(table: str, world: World, start: datetime, now: datetime) -> SignIns:
-    ((first,),) = (await world.logs.query(_RAW_FIRST.format(table=table), start, now)).rows
-    found = await world.logs.query(_RAW_LAST.format(table=table), start, now)
+    ((first,),) = (await _ask(_RAW_FIRST.format(table=table), start, now, world)).rows
+    found = await _ask(_RAW_LAST.format(table=table), start, now, world)
     return SignIns(dict(found.rows), now if first is None else max(first, start))
+
+
+async def _ask(kql: str, start: datetime, end: datetime, world: World) -> Rows:
+    """Ask the logs; a daily report can wait for whoever has no time."""
+    async with world.background:
+        return await world.logs.query(kql, start, end)
+
+
+def _midnight(moment: datetime) -> datetime:
+    return moment.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _literal(moment: datetime) -> str:
@@ -425,7 +448,9 @@ def _signed_in(
     for source in (logs, activity):
         if isinstance(source, Unknown):
             return source
-    return SignedIn(last, logs.since if isinstance(logs, SignIns) else now)
+    # Nobody signs in with a managed identity but Azure.
+    of_people = principal.kind is Kind.MANAGED_IDENTITY or not isinstance(activity, NotAsked)
+    return SignedIn(last, logs.since if isinstance(logs, SignIns) else now, of_people)
 
 
 async def _applications(world: World) -> Mapping[AppId, ListedApplication]:
@@ -597,7 +622,8 @@ def _pages(entries: Iterable[Entry]) -> list[list[dict[str, Any]]]:
     size = in_all = 0
     for entry in entries:
         body = entry.to_body()
-        length = len(json.dumps(body))
+        text = json.dumps(body)
+        length = len(text) + text.count('"') + text.count("\\")  # as ``encoding.encode_batch`` counts
         in_all += length
         if in_all > _REPORT_SIZE:
             break

@@ -59,6 +59,16 @@ class Known:
             body["verdict"] = self.verdict
         return body
 
+    def remembering(self, before: Known) -> Known:
+        """Give the claim with the resources it had before it was judged anew, and until when it was said."""
+        also = (before.finding.resource[:TEXT_LIMIT], *before.also)
+        own = self.finding.resource[:TEXT_LIMIT]
+        return replace(
+            self,
+            also=tuple(dict.fromkeys(each for each in (*self.also, *also) if each != own))[:_ALSO_LIMIT],
+            repeated_until=max(self.said_until, before.said_until),
+        )
+
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Known:
         """Read a ``finding:`` record. Raises: KeyError, TypeError or ValueError when it is something else."""
@@ -78,9 +88,11 @@ class News:
     To be judged: nobody knows it yet, or it weighs more than what is known.
 
     ``finding`` carries the beginning of what is known, so that it is judged under the name of the same record.
+    ``before`` is what that record said until now; None where there was none.
     """
 
     finding: Finding
+    before: Known | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +129,7 @@ def weigh(finding: Finding, known: Iterable[Known], quiet_for: timedelta) -> New
     until = max(best.finding.last_seen, finding.last_seen)
     again = replace(finding, first_seen=best.finding.first_seen, last_seen=until)
     if _boldness(finding) > _boldness(best.finding):
-        return News(again)
+        return News(again, best)
     if quiet and best.names(resource):
         if finding.last_seen <= best.said_until:
             return None

@@ -52,6 +52,8 @@ _PATIENCE: Final = {
     SweepGroup.WINDOWED: timedelta(minutes=4),
     SweepGroup.BASELINE: timedelta(minutes=5),
 }
+# What is caught up from longer ago may have been dealt with since: a rule that was away for a month, for example.
+_MISSED_FOR: Final = timedelta(days=1)
 _RACES: Final = 20  # against other runs of the same rule; there is rarely one
 
 
@@ -81,10 +83,10 @@ async def sweep_rules(rules: Sequence[Rule], world: World, group: SweepGroup | N
 
 async def _sweep_rule(rule: Rule, world: World) -> Swept:
     found = rejected = 0
+    missed: Partial | FindingsError | None = None
     try:
         now, watermark = world.now(), await _watermark(rule, world)
         windows, newest = next_windows(watermark, now, rule), newest_window(rule, now)
-        missed: Partial | FindingsError | None = None
         # What a standstill left is caught up over several runs, and a clock that was ahead left a watermark that is yet
         # to come. Neither may hide what happens now; the watermark tells what is still to be looked at.
         behind = watermark is not None and (watermark > now or bool(windows and windows[-1].end < now))
@@ -106,13 +108,14 @@ async def _sweep_rule(rule: Rule, world: World) -> Swept:
                 raise
             found, rejected = found + new, rejected + bad
             await _move_watermark(rule, window.end, world)
-        if missed is not None:
-            raise missed
     except (ClientError, StoreError, AnswerError, FindingsError) as error:
         log.warning("rule %s did not finish, its watermark stays: %s", rule.id, error)
         return Swept(found, rejected, (rule.id,))
     except Exception:  # the edge of one rule: recorded here, so that it stops no other
         log.exception("rule %s failed, its watermark stays", rule.id)
+        return Swept(found, rejected, (rule.id,))
+    if missed is not None:
+        log.warning("rule %s did not see what happens now: %s", rule.id, missed)
         return Swept(found, rejected, (rule.id,))
     return Swept(found, rejected, ())
 
@@ -155,8 +158,9 @@ async def _look(rule: Rule, window: Window, world: World) -> tuple[int, int]:
             rejected += 1
             log.warning("rule %s gave a row that is no finding", rule.id)
             continue
+        finding = _doubted_if_late(finding_of(rule, item), world.now() - window.end)
         try:
-            new += await _take(finding_of(rule, item), rule, world)
+            new += await _take(finding, rule, world)
         except StoreError as error:
             if not isinstance(error, CorruptRecord):
                 raise  # the store is what all findings need
@@ -191,17 +195,41 @@ def finding_of(rule: Rule, row: DetectionRow) -> Finding:
     )
 
 
+def _doubted_if_late(finding: Finding, late: timedelta) -> Finding:
+    """Leave to a person what would act by itself on something that was missed for long."""
+    if late <= _MISSED_FOR or finding.tier is not Tier.AUTO:
+        return finding
+    hours = int(late.total_seconds()) // 3600
+    return replace(finding, doubts=(*finding.doubts, f"it was missed, and is found {hours} hours late"))
+
+
 async def _take(finding: Finding, rule: Rule, world: World) -> int:
     """Judge a finding if it is news. Returns how many were judged as news, 0 or 1."""
     news = await _unless_known(finding, rule.quiet_for, world)
     if news is not None:
-        await flow.respond(news, world)
+        await flow.respond(news.finding, world)
+        if news.before is not None and rule.quiet_for:
+            await _remember(news.finding, news.before, world)
     if finding.lifts:
         await _judge_lifted(finding, world, just_judged=news is not None)
     return 0 if news is None else 1
 
 
-async def _unless_known(finding: Finding, quiet_for: timedelta, world: World) -> Finding | None:
+async def _remember(judged: Finding, before: Known, world: World) -> None:
+    """Keep which resources the claim was about before it was judged anew: they are known still."""
+    record = await world.store.get(judged.key)
+    if record is None:
+        return
+    body = Known.from_body(record.body).remembering(before).to_body()
+    try:
+        await world.store.commit([Replace(record.key, {**record.body, **body}, record.etag)])
+    except (
+        Conflict
+    ):  # another run judged it meanwhile; the worst is that a known resource is judged once more
+        log.debug("%s was changed meanwhile", record.key)
+
+
+async def _unless_known(finding: Finding, quiet_for: timedelta, world: World) -> News | None:
     """
     Give the finding if it is news, under the name of what is known and overlaps it.
 
@@ -213,16 +241,19 @@ async def _unless_known(finding: Finding, quiet_for: timedelta, world: World) ->
     match weigh(finding, (known for known, _ in records), quiet_for):
         case None:
             return None
-        case News(finding=news):
-            return news
+        case News(before=before) as news:
+            other = before is not None and not before.names(finding.resource[:TEXT_LIMIT])
+            return News(finding) if other and await _lifted(finding, world) else news
         case Extended() as extended:
             known, record = next(
                 pair for pair in records if pair[0].finding.key == extended.known.finding.key
             )
             if await _may_count_now(extended, known.judged_at, world):
-                return extended.finding
+                return News(extended.finding, known)
             if not known.names(finding.resource[:TEXT_LIMIT]) and await _lifted(finding, world):
-                return finding  # something else than what went on before the sign, under a name of its own
+                return News(
+                    finding
+                )  # something else than what went on before the sign, under a name of its own
             body = {**record.body, **extended.known.to_body()}
             try:
                 await world.store.commit([Replace(record.key, body, record.etag)])

@@ -19,6 +19,7 @@ from response.levers import LEVERS, READ_PERMISSIONS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from clients.logs import Rows
     from detections.catalog import Rule
     from handlers.process import Process
     from response.world import World
@@ -34,20 +35,22 @@ _BEHIND: Final = {
     SweepGroup.WINDOWED: timedelta(minutes=30),
     SweepGroup.BASELINE: timedelta(hours=4),
 }
+_ANSWER_WITHIN: Final = timedelta(seconds=45)
 _CLOCKS_DIFFER: Final = timedelta(minutes=5)
 
 
 async def readiness(request: Request, process: Process) -> Response:
     """``GET /api/readiness``: every precondition, each true, false or null (not known) with the reason."""
     require(caller(request, process.settings), Role.READ)
+    tables, baselines = await asyncio.gather(_tables(process), _baselines(process))
     checks = [
         await _permissions(process),
         await _policies(process.world),
         await _kill_switch(process.world),
         await _ledger(process.world),
         _protected(process),
-        *await _tables(process),
-        *await _baselines(process),
+        *tables,
+        *baselines,
         *await _watermarks(process),
     ]
     ready = all(check["ok"] is True for check in checks)
@@ -128,10 +131,19 @@ async def _tables(process: Process) -> list[dict[str, Any]]:
     return [_sees(rule, rows) for rule in rules]
 
 
+async def _asked(kql: str, start: datetime, end: datetime, world: World) -> Rows | Unknown:
+    """Ask the logs, behind what sweeps ask already and no longer than a caller of HTTP waits."""
+    try:
+        async with asyncio.timeout(_ANSWER_WITHIN.total_seconds()), world.background:
+            return await gathering.answered(world.logs.query(kql, start, end))
+    except TimeoutError:
+        return Unknown(f"no answer within {_ANSWER_WITHIN.seconds} seconds")
+
+
 async def _rows_in(table: str, world: World) -> bool | Unknown:
     """Whether a table had rows in the last day."""
     now = world.now()
-    answer = await gathering.answered(world.logs.query(f"{table}\n| take 1\n| count", now - _RECENT, now))
+    answer = await _asked(f"{table}\n| take 1\n| count", now - _RECENT, now, world)
     return answer if isinstance(answer, Unknown) else bool(answer.rows and answer.rows[0][0])
 
 
@@ -165,8 +177,7 @@ async def _baseline(table: str, readers: Sequence[str], world: World) -> dict[st
     allowed = _BASELINE_AGE.get(table, _DAILY_AGE)
     lost = f"{', '.join(readers)} know nobody's past and at most add context"
     # TimeGenerated is when a summary was written: a day's is written after it, so the span reaches every newer bin.
-    question = world.logs.query(f"{table}\n| summarize Newest = max(BinStart)", now - allowed, now)
-    answer = await gathering.answered(question)
+    answer = await _asked(f"{table}\n| summarize Newest = max(BinStart)", now - allowed, now, world)
     if isinstance(answer, Unknown):
         return _check(name, None, f"{answer.why}. If the table does not exist, {lost}")
     newest = answer.rows[0][0] if answer.rows else None
@@ -194,7 +205,9 @@ async def _watermark(rule: Rule, world: World) -> dict[str, Any]:
         return _check(name, None, f"its watermark is unreadable ({type(error).__name__})")
     if age < -_CLOCKS_DIFFER:
         return _check(
-            name, False, f"looked until {until.isoformat()}, which is yet to come: it waits until then"
+            name,
+            False,
+            f"looked until {until.isoformat()}, which is yet to come: until then it sees what is new, and nothing is caught up",
         )
     detail = f"looked until {until.isoformat()}, {_span(max(age, timedelta(0)))} ago"
     if age > _BEHIND[rule.sweep]:

@@ -177,7 +177,9 @@ def _claim(alert: Alert, rules: Sequence[Rule], trusted: frozenset[str]) -> tupl
     rule = next((rule for rule in rules if str(rule.sentinel_id) in alert.rule_ids), None)
     if rule is not None:
         confidence = _confidence(alert)
-        tier = rule.tier if confidence is None else rule.tier_of(confidence)
+        # Unread it may be "learning", or what an entry of the inventory lowered: it is not enough by itself.
+        unread = Tier.APPROVAL if rule.tier is Tier.AUTO else rule.tier
+        tier = unread if confidence is None else rule.tier_of(confidence)
         return tier, rule.id, rule.family, str(confidence or "")
     if alert.rule_ids & trusted:
         return Tier.AUTO, "", "incident", ""

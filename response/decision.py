@@ -145,6 +145,11 @@ def _corroborated(
     for answer in (evidence.earlier, evidence.microsoft_risk):
         if isinstance(answer, Unknown | NotAsked):
             return Verdict.ASK, (f"one sign, and whether another agrees could not be checked: {answer.why}",)
+    if isinstance(evidence.ongoing, tuple):
+        # New at some time and going on since: too old to act on, and waiting an hour must not be all it takes to pass.
+        others = sorted({f.rule_id for f in evidence.ongoing if corroborates(f, finding, policy, now)})
+        if others:
+            return Verdict.ASK, (f"one sign, and what began earlier still goes on: {', '.join(others)}",)
     return Verdict.WATCH, ("one sign alone; a second of another family within 60 minutes would contain it",)
 
 

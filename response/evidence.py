@@ -41,7 +41,7 @@ class Evidence:
 
     ``microsoft_risk`` is the level of Microsoft's own detections, None when there are none.
     ``earlier`` are findings about the principal in the corroboration window, the new one not among them, and signs
-    that lift it.
+    that lift it. ``ongoing`` are findings that are too old for that and were said again in it (``quietFor``).
     """
 
     principal: ServicePrincipal | NoSuchPrincipal | Unknown
@@ -51,6 +51,7 @@ class Evidence:
     earlier: tuple[Finding, ...] | Unknown
     automatic_last_hour: int | Unknown
     kill_switch_stopped: bool | Unknown
+    ongoing: tuple[Finding, ...] | Unknown = ()
 
     def unchecked(self) -> tuple[str, ...]:
         """Every question without an answer, in words."""

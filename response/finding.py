@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 CORROBORATION_WINDOW: Final = timedelta(minutes=60)
 TEXT_LIMIT: Final = 2000  # characters kept of any text that came from a tenant
+_IDS_KEPT, _ID_LIMIT = 100, 500
 AFTER_CONTAINMENT: Final = "after-containment"
 """Family of rules that report activity a block should have ended."""
 
@@ -79,8 +80,11 @@ class Finding:
         """Give the finding as JSON for the store."""
         body = asdict(self)
         body["first_seen"], body["last_seen"] = self.first_seen.isoformat(), self.last_seen.isoformat()
-        body["reason"], body["resource"] = self.reason[:TEXT_LIMIT], self.resource[:TEXT_LIMIT]
-        body["event_ids"], body["doubts"] = list(self.event_ids), list(self.doubts)
+        for name in ("reason", "resource", "ip_address"):
+            body[name] = body[name][:TEXT_LIMIT]
+        # A record that no store takes would be tried for ever, and hold up what its rule finds of others.
+        body["event_ids"] = [each[:_ID_LIMIT] for each in self.event_ids[:_IDS_KEPT]]
+        body["doubts"] = list(self.doubts)
         body["lifts"] = list(self.lifts)
         return body
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -52,6 +53,9 @@ async def gather(finding: Finding, world: World, now: datetime) -> Evidence:
         earlier=earlier,
         automatic_last_hour=automatic,
         kill_switch_stopped=stopped,
+        ongoing=await answered(ongoing_findings(finding, world.store, now))
+        if finding.tier is Tier.CORROBORATED
+        else (),
     )
 
 
@@ -112,6 +116,24 @@ async def earlier_findings(finding: Finding, store: Store, now: datetime) -> tup
         if now - f.last_seen <= CORROBORATION_WINDOW
         or (finding.rule_id in f.lifts and finding.first_seen - f.last_seen <= CORROBORATION_WINDOW)
     )
+
+
+async def ongoing_findings(finding: Finding, store: Store, now: datetime) -> tuple[Finding, ...]:
+    """
+    Read other findings about the principal that began earlier and still go on. Raises: StoreError.
+
+    A rule that says what is new keeps quiet while it goes on, so its finding is as old as the novelty. Their end is
+    given as when they were last said.
+    """
+    found = []
+    for record in await store.scan(f"finding:{finding.principal}:"):
+        if record.key == finding.key or not record.body.get("repeated_until"):
+            continue
+        until = datetime.fromisoformat(record.body["repeated_until"])
+        other = Finding.from_body(record.body)
+        if now - until <= CORROBORATION_WINDOW < now - other.last_seen:
+            found.append(replace(other, last_seen=until))
+    return tuple(found)
 
 
 async def automatic_last_hour(store: Store, now: datetime) -> int:

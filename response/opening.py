@@ -134,7 +134,7 @@ async def _watch(
     finding: Finding, decision: Decision, world: World, before: Record | None, now: datetime
 ) -> Opened:
     async def build() -> tuple[list[Write], list[Draft]]:
-        writes: list[Write] = [_known(finding, now), *_incident_write(finding, "", before)]
+        writes: list[Write] = [_known(finding, decision, now), *_incident_write(finding, "", before)]
         return writes, _judged(finding, decision, "")
 
     await commit_with_entries(world.store, build)
@@ -157,7 +157,7 @@ async def _open(
     async def build() -> tuple[list[Write], list[Draft]]:
         writes: list[Write] = [
             Insert(containment.key, containment.to_body()),
-            _known(finding, now),
+            _known(finding, decision, now),
             *_incident_write(finding, containment.id, before),
             *telling_note(containment, now),
         ]
@@ -204,7 +204,7 @@ async def _join(
     async def build() -> tuple[list[Write], list[Draft]]:
         writes: list[Write] = [
             Replace(joined.key, joined.to_body(), etag),
-            _known(finding, now),
+            _known(finding, decision, now),
             *_incident_write(finding, joined.id, before),
             *telling_note(joined, now),
             *extra,
@@ -265,9 +265,10 @@ def _claimed_again(joined: Containment, decision: Decision, evidence: Evidence, 
     )
 
 
-def _known(finding: Finding, now: datetime) -> Put:
-    """Remember the finding and when it was judged."""
-    return Put(finding.key, finding.to_body() | {"judged_at": now.isoformat()})
+def _known(finding: Finding, decision: Decision, now: datetime) -> Put:
+    """Remember the finding, when it was judged, and how."""
+    judged = {"judged_at": now.isoformat(), "verdict": str(decision.verdict)}
+    return Put(finding.key, finding.to_body() | judged)
 
 
 def _incident_write(finding: Finding, containment_id: str, before: Record | None) -> list[Write]:

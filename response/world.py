@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from response.turns import Turns
 
 
+_IN_BACKGROUND: Final = 3  # one less than ``clients/logs.py`` allows at once
+
+
 class PoliciesGate:
     """
     One run of a process reads the policies while the others wait for its answer: a reading costs a turn.
@@ -59,3 +62,5 @@ class World:
     batch_size: int
     now: Callable[[], datetime]
     policies_gate: PoliciesGate = field(default_factory=PoliciesGate)
+    background: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_IN_BACKGROUND))
+    """To be held for a log query that can wait: whoever has no time finds one of the client's free."""

@@ -19,9 +19,7 @@ from workbench import schemas
 from workbench.engine import LogEngine
 from workbench.logfiles import load_folder
 
-SAMPLES = (
-    Path(os.environ.get("AGENTDESK_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "samples"
-)
+SAMPLES = Path(os.environ.get("AGENTDESK_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "samples"
 PANTHER = SAMPLES / "panther-analysis-tests"
 LAB = SAMPLES / "sentinel-training-lab"
 RULES = {rule.id: rule for rule in catalog.load()}
@@ -42,7 +40,9 @@ RENAMED = {
     "SigninLogs": {"appliedconditionalaccesspolicies": "ConditionalAccessPolicies"},
 }  # fmt: skip
 
-pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason=f"PUBLISHED SAMPLES NOT RUN: {SAMPLES} is not there")
+pytestmark = pytest.mark.skipif(
+    not SAMPLES.is_dir(), reason=f"PUBLISHED SAMPLES NOT RUN: {SAMPLES} is not there"
+)
 
 
 @pytest.fixture
@@ -73,11 +73,17 @@ def row_of(log: dict[str, Any], table: str) -> dict[str, object]:
             if column is not None and value is not None:
                 found[column] = value
     kinds = dict(schemas.tables()[table])
-    found = {name: value for name, value in found.items() if kinds[name] not in ("datetime", "bool", "int", "long", "real")}
+    found = {
+        name: value
+        for name, value in found.items()
+        if kinds[name] not in ("datetime", "bool", "int", "long", "real")
+    }
     return {**found, "TimeGenerated": NOW - timedelta(minutes=10)}  # fmt: skip
 
 
-EVENTS = [(each, TABLES[each["log"]["category"]]) for each in published() if each["log"].get("category") in TABLES]
+EVENTS = [
+    (each, TABLES[each["log"]["category"]]) for each in published() if each["log"].get("category") in TABLES
+]
 
 
 def findings(engine: LogEngine, rule_id: str) -> list[DetectionRow]:
@@ -114,7 +120,9 @@ def of(rule: str) -> list[Any]:
 
 
 @pytest.mark.parametrize(("log", "expected"), of("Azure.MonitorActivity.StorageAccount.KeysListed"))
-def test_keys_listed_by_an_agent_break_attribution(engine: LogEngine, log: dict[str, Any], expected: bool) -> None:
+def test_keys_listed_by_an_agent_break_attribution(
+    engine: LogEngine, log: dict[str, Any], expected: bool
+) -> None:
     engine.insert("AzureActivity", [{**row_of(log, "AzureActivity"), "Caller": AGENT}])
 
     assert bool(findings(engine, "AG-22")) is expected

@@ -136,4 +136,10 @@ class Memory:
 
 def world(workspace: Workspace, store: Memory) -> Any:
     policy = ResponsePolicy(Mode.ENFORCE, {}, frozenset(), 3)
-    return SimpleNamespace(logs=workspace, store=store, now=lambda: workspace.clock.now, policy=policy)
+    return SimpleNamespace(
+        logs=workspace,
+        store=store,
+        now=lambda: workspace.clock.now,
+        policy=policy,
+        background=asyncio.Semaphore(3),
+    )

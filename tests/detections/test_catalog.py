@@ -131,6 +131,11 @@ def test_the_exported_query_adds_the_detection_id_only(rules: Path) -> None:
             "{sure: auto}",
             "breaker.tierByConfidence: 'sure' is none of them; write learning or low or medium or high",
         ),
+        (
+            "{high: auto, low: context}",
+            "{high: auto, learning: corroborated}",
+            "breaker.tierByConfidence: learning is more than context",
+        ),
         ("tier: corroborated", "tier: kill", "breaker.tier: 'kill' is none of them"),
         ("sweep: windowed", "sweep: daily", "breaker.sweep: 'daily' is none of them; write fast or"),
         ("  sweep: windowed\n", "", "breaker.sweep: missing"),

@@ -227,6 +227,32 @@ async def test_names_as_long_as_they_come_still_fit_into_the_store(tmp_path: Pat
     assert 0 < found[0]["shown"] < found[0]["found"] == dormant.MAX_ENTRIES
 
 
+async def test_names_of_quotes_and_backslashes_still_fit_into_the_store(tmp_path: Path) -> None:
+    """They count twice in transit; anybody who may register an application chooses its name."""
+    store = open_store(f"sqlite:///{tmp_path / 'state.db'}", TENANT)
+    named = tuple('"\\' * 60 + str(n) for n in range(20))
+    entries = tuple(
+        entry
+        for n in range(dormant.MAX_ENTRIES)
+        if (entry := judge(facts(principal=principal(n), permissions=named), AFTER, NOW))
+    )
+    try:
+        await dormant.write(Report(NOW, AFTER, 5000, len(entries), (), entries), store)
+        found = await dormant.read(store, 1)
+    finally:
+        await store.close()
+
+    assert found is not None
+    assert found[0]["shown"] > 0
+
+
+def test_that_the_sign_ins_of_people_were_not_read_is_said_where_it_is_to_be_disabled() -> None:
+    entry = judge(facts(signed_in=SignedIn(ago(200), ago(91), of_people=False)), AFTER, NOW)
+
+    assert entry is not None
+    assert "people" in entry.reasons[-1]
+
+
 async def test_the_last_seven_reports_are_kept(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path / 'state.db'}", TENANT)
     try:

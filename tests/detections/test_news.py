@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clients.terms import ObjectId
@@ -79,6 +79,21 @@ def test_of_two_claims_the_bolder_is_compared() -> None:
     assert weigh(finding(4, 12, tier=Tier.AUTO), both, NEVER) is None
 
 
+def test_what_was_doubted_hides_nothing_that_is_not() -> None:
+    """An incident that names two principals waits for a person; the rule's own finding about one of them does not."""
+    doubted = known(0, 5, tier=Tier.AUTO, doubts=("the incident names 2 principals",))
+
+    assert isinstance(weigh(finding(1, 4, tier=Tier.AUTO), [doubted], NEVER), News)
+    assert weigh(replace(doubted.finding, first_seen=at(1)), [doubted], NEVER) is None
+
+
+def test_a_known_claim_keeps_its_verdict_and_an_old_record_has_none() -> None:
+    told = replace(known(0, 5), verdict="contain")
+
+    assert Known.from_body(told.to_body()) == told
+    assert Known.from_body(known(0, 5).to_body()).verdict == ""
+
+
 def test_without_a_quiet_time_a_gap_makes_it_news() -> None:
     assert isinstance(weigh(finding(6, 7), [known(0, 5)], NEVER), News)
 
@@ -147,6 +162,17 @@ def test_a_long_resource_is_the_same_after_the_store_has_cut_it() -> None:
     assert isinstance(weigh(finding(60, 61, resource=long), [stored], DAY), Extended)
 
 
+def test_what_weighs_more_keeps_the_resources_it_was_about() -> None:
+    before = replace(known(0, 5, resource="graph"), also=("arm",), repeated_until=at(60))
+    bolder = weigh(finding(61, 62, resource="arm", tier=Tier.AUTO), [before], DAY)
+
+    assert isinstance(bolder, News)
+    assert bolder.before == before
+    after = Known(bolder.finding, at(63)).remembering(before)
+    assert (after.finding.resource, after.also, after.said_until) == ("arm", ("graph",), at(62))
+    assert isinstance(weigh(finding(90, 91, resource="graph"), [after], DAY), Extended)
+
+
 def test_a_record_is_read_as_it_was_written_and_as_it_was_before_there_were_quiet_times() -> None:
     record = replace(known(0, 5, lifts=("AG-01",)), also=("graph",), repeated_until=at(9))
     assert Known.from_body(record.to_body()) == record
@@ -167,8 +193,10 @@ def remembered(said: list[Finding], quiet_for: timedelta) -> tuple[dict[str, Kno
     judged = []
     for each in said:
         match weigh(each, records.values(), quiet_for):
-            case News(finding=news):
+            case News(finding=news, before=before):
                 records[news.key] = Known(news, NOON)
+                if before is not None and quiet_for:
+                    records[news.key] = records[news.key].remembering(before)
                 judged.append(news)
             case Extended(known=grown):
                 records[grown.finding.key] = grown
@@ -177,6 +205,14 @@ def remembered(said: list[Finding], quiet_for: timedelta) -> tuple[dict[str, Kno
     return records, judged
 
 
+@example(
+    [
+        ((1, 1), Tier.CORROBORATED, "vault"),
+        ((0, 0), Tier.CORROBORATED, "vault"),
+        ((0, 1), Tier.AUTO, "graph"),
+    ],
+    DAY,
+)
 @given(rows, st.sampled_from([NEVER, DAY]))
 def test_saying_everything_again_in_the_same_order_judges_nothing_again(
     said: Any, quiet_for: timedelta

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from memory import NOON, PRINCIPALS, Clock, Event, Memory, Workspace, rule, world
 
 from clients.errors import BadRequest, Partial, Unavailable
-from clients.stores import Put, StoreUnreachable
+from clients.stores import CorruptRecord, Put, StoreUnreachable
 from detections import sweep
-from detections.catalog import SweepGroup
+from detections.catalog import Confidence, SweepGroup
 from detections.news import Known
 from detections.runner import MAX_WINDOWS
 from detections.sweep import sweep_rules
+from response.finding import Tier
 
 PARTIAL = Partial("Log Analytics", "partial result")
 DOWN = Unavailable("Log Analytics", "no answer")
@@ -122,9 +123,11 @@ async def test_a_missed_hour_is_caught_up_oldest_first_and_bounded_per_run() -> 
 
     await sweep_rules([rule()], about)
 
-    assert len(workspace.windows) == MAX_WINDOWS
-    assert workspace.windows == sorted(workspace.windows)
-    assert workspace.windows[0][1] == NOON - minutes(290)
+    now, *missed = workspace.windows
+    assert now[1] == NOON  # what happens now waits for nothing
+    assert len(missed) == MAX_WINDOWS
+    assert missed == sorted(missed)
+    assert missed[0][1] == NOON - minutes(290)
     assert until(store) == (NOON - minutes(180)).isoformat()
     await sweep_rules([rule()], about)
     await sweep_rules([rule()], about)
@@ -137,12 +140,127 @@ async def test_an_old_window_that_cannot_be_answered_does_not_hide_what_happens_
     workspace, store, about = place(Event(PRINCIPALS[0], NOON - minutes(5), NOON))
     stuck = (NOON - minutes(300)).isoformat()
     await store.commit([Put("watermark:AG-07", {"until": stuck})])
-    workspace.failures = [PARTIAL]
+    workspace.failures = [None, PARTIAL]
 
     done = await sweep_rules([rule()], about)
 
     assert (done.failed, until(store)) == (("AG-07",), stuck)
     assert len(judged) == 1
+
+
+@pytest.mark.parametrize("behind", [15, 20, 24, 60])
+async def test_a_window_that_is_stuck_hides_nothing_however_young_it_is(
+    behind: int, judged: list[Any]
+) -> None:
+    workspace, store, about = place(Event(PRINCIPALS[0], NOON - minutes(1), NOON))
+    await store.commit([Put("watermark:AG-07", {"until": (NOON - minutes(behind)).isoformat()})])
+    workspace.failures = [PARTIAL]
+
+    assert (await sweep_rules([rule()], about)).failed == ("AG-07",)
+    assert len(judged) == 1
+
+
+async def test_a_newest_window_that_cannot_be_answered_keeps_nothing_from_being_caught_up(
+    judged: list[Any],
+) -> None:
+    workspace, store, about = place(Event(PRINCIPALS[0], NOON - minutes(290), NOON))
+    await store.commit([Put("watermark:AG-07", {"until": (NOON - minutes(300)).isoformat()})])
+    workspace.failures = [PARTIAL]
+
+    done = await sweep_rules([rule()], about)
+
+    assert (done.failed, until(store)) == (("AG-07",), (NOON - minutes(180)).isoformat())
+    assert len(judged) == 1
+
+
+@pytest.mark.parametrize(("hours", "doubted"), [(23, False), (26, True), (24 * 60, True)])
+async def test_what_was_missed_for_long_acts_only_with_a_person(
+    hours: int, doubted: bool, judged: list[Any]
+) -> None:
+    """A rule that comes back after two months must not contain for what was dealt with then."""
+    then = NOON - timedelta(hours=hours)
+    _, store, about = place(Event(PRINCIPALS[0], then, then))
+    await store.commit([Put("watermark:AG-07", {"until": (then - minutes(5)).isoformat()})])
+
+    await sweep_rules([rule(tier=Tier.AUTO)], about)
+
+    assert [bool(finding.doubts) for finding in judged] == [doubted]
+
+
+async def test_a_clock_that_was_ahead_blinds_no_rule_and_takes_no_watermark_back(judged: list[Any]) -> None:
+    _, store, about = place(Event(PRINCIPALS[0], NOON - minutes(5), NOON))
+    ahead = (NOON + timedelta(days=300)).isoformat()
+    await store.commit([Put("watermark:AG-07", {"until": ahead})])
+
+    done = await sweep_rules([rule()], about)
+
+    assert (done.failed, until(store), len(judged)) == ((), ahead, 1)
+
+
+async def test_a_slow_rule_leaves_what_it_missed_to_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timer waits for its slowest rule, and the platform ends a run after ten minutes."""
+    workspace, store, about = place()
+    await store.commit([Put("watermark:AG-07", {"until": (NOON - minutes(300)).isoformat()})])
+    asked = workspace.query
+
+    async def slow(*arguments: Any) -> Any:
+        workspace.clock.now += minutes(2)
+        return await asked(*arguments)
+
+    monkeypatch.setattr(workspace, "query", slow)
+
+    done = await sweep_rules([rule()], about)
+
+    assert done.failed == ()
+    assert workspace.clock.now - NOON <= minutes(6)
+    assert until(store) == (NOON - minutes(280)).isoformat()
+
+
+async def test_rules_that_have_time_leave_a_query_to_those_that_have_none(
+    judged: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, _, about = place(Event(PRINCIPALS[0], NOON - minutes(5), NOON))
+    asked, answered, client = workspace.query, asyncio.Event(), asyncio.Semaphore(4)
+
+    async def query(kql: str, *span: Any) -> Any:
+        async with client:  # as the client: four at once, first come first served
+            if "slow" in kql:
+                await answered.wait()
+            return await asked(kql, *span)
+
+    monkeypatch.setattr(workspace, "query", query)
+    slow = [
+        rule(id=f"AG-{number}", sweep=group, query=f"// slow\n{rule().query}")
+        for number, group in enumerate([SweepGroup.WINDOWED] * 5 + [SweepGroup.BASELINE] * 5, 10)
+    ]
+    waiting = asyncio.create_task(sweep_rules(slow, about))
+    await asyncio.sleep(0.01)
+
+    async with asyncio.timeout(2):
+        done = await sweep_rules([rule(sweep=SweepGroup.FAST)], about)
+
+    assert (done.findings, waiting.done()) == (1, False)
+    answered.set()
+    assert (await waiting).failed == ()
+
+
+async def test_a_corrupt_record_of_one_principal_hides_nobody_else(
+    judged: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, store, about = place(*(Event(p, NOON - minutes(5), NOON) for p in PRINCIPALS[:3]))
+    scan = store.scan
+
+    async def broken(prefix: str, **how: Any) -> Any:
+        if PRINCIPALS[0] in prefix:
+            raise CorruptRecord("a finding does not hold JSON")
+        return await scan(prefix, **how)
+
+    monkeypatch.setattr(store, "scan", broken)
+
+    done = await sweep_rules([rule()], about)
+
+    assert (done.failed, until(store)) == (("AG-07",), None)
+    assert [finding.principal for finding in judged] == list(PRINCIPALS[1:3])
 
 
 async def test_a_watermark_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,6 +321,22 @@ async def test_a_repetition_within_the_quiet_time_is_recorded_and_not_judged(jud
     assert [finding.resource for finding in judged] == ["vault", "graph"]
 
 
+async def test_what_a_person_decides_is_not_hidden_by_a_sign_that_was_only_watched(judged: list[Any]) -> None:
+    """Corroborated weighs more and, alone, tells nobody; approval asks."""
+    workspace, _, about = place(Event(PRINCIPALS[0], NOON - minutes(5), NOON, "vm"))
+    quiet = rule(quiet_for=timedelta(hours=26), tier_by_confidence={Confidence.LOW: Tier.APPROVAL})
+    await sweep_rules([quiet], about)
+    workspace.confidence = "low"
+
+    for _ in range(4):
+        workspace.clock.now += minutes(31)
+        now = workspace.clock.now
+        workspace.events.append(Event(PRINCIPALS[0], now - minutes(1), now, "vm"))
+        await sweep_rules([quiet], about)
+
+    assert [finding.tier for finding in judged] == [Tier.CORROBORATED, Tier.APPROVAL]
+
+
 # --- what comes late, fails and stands still, in any order -----------------------------------------
 
 WINDOW, LATE = minutes(15), minutes(10)
@@ -255,8 +389,13 @@ async def test_nothing_is_lost(said: Any, ran: Any, quiet_for: timedelta) -> Non
     claims = _findings(store)
     for event in workspace.events:
         mine = [c for c in claims if c.finding.principal == event.principal]
-        # A row that comes late lies before the beginning of the claim it belongs to, within one look of the rule.
-        assert any(c.finding.first_seen - WINDOW - LATE <= event.at <= c.said_until for c in mine)
+        # What is found late lies before the beginning of the claim it belongs to, within one look of the rule or, for
+        # the same resource, within its quiet time.
+        assert any(
+            c.finding.first_seen - max(WINDOW + LATE, quiet_for * c.names(event.resource)) <= event.at
+            and event.at <= c.said_until
+            for c in mine
+        )
 
 
 @settings(deadline=None)

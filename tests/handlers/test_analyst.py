@@ -1,11 +1,15 @@
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from desk_app import ANALYST, desk, identity
 
 from clients.stores import Put
 from clients.terms import object_id
+from handlers import health
+from handlers.http import Request
 from response import flow, gathering
 from response.finding import Finding, Source, Tier
 from response.opening import open_or_join
@@ -234,6 +238,23 @@ async def test_readiness_says_which_rules_a_missing_baseline_blinds(app):
     assert before["ok"] is False
     assert "AG-04" in before["detail"]
     assert after["ok"] is True
+
+
+async def test_readiness_answers_in_time_where_the_logs_do_not(app, monkeypatch):
+    monkeypatch.setattr(health, "_ANSWER_WITHIN", timedelta(seconds=1))
+
+    async def never(*_):
+        await asyncio.sleep(60)
+
+    logs = SimpleNamespace(query=never)
+    stuck = replace(app.process, world=replace(app.process.world, logs=logs))
+
+    async with asyncio.timeout(30):
+        answer = await health.readiness(Request("GET", {}, {}, identity("Containment.Read"), b""), stuck)
+
+    checks = {c["name"]: c for c in answer.body["checks"]}
+    assert checks["baseline AgentVaultDaily_CL"]["ok"] is None
+    assert "no answer within" in checks["baseline AgentVaultDaily_CL"]["detail"]
 
 
 async def test_readiness_asks_for_the_right_to_a_report_that_is_switched_on(tmp_path, quick_turns):

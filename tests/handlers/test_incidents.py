@@ -9,6 +9,7 @@ from desk_app import PLAYBOOK, desk, identity
 
 from handlers import incidents as incidents_module
 from response import flow
+from response.finding import Tier
 
 AG_04 = "ag_04"
 
@@ -327,6 +328,29 @@ async def test_an_alert_of_our_rule_without_a_confidence_weighs_what_the_rule_do
     (result,) = answer.body["results"]
     assert result["judgement"]["verdict"] == "watch"
     assert "one sign alone" in result["judgement"]["reasons"][0]
+
+
+async def test_an_alert_of_an_auto_rule_without_a_confidence_waits_for_a_person(app):
+    """It may be of a principal that is still learning: what was not read must not make it bolder."""
+    rule = next(r for r in app.process.rules if r.tier is Tier.AUTO)
+    incident = app.estate.sentinel.raise_incident(
+        "x", rule_id=str(rule.sentinel_id), custom_details={"ServicePrincipalId": [app.rogue.object_id]}
+    )
+
+    answer = await app.incident(incident)
+
+    (result,) = answer.body["results"]
+    assert (result["judgement"]["verdict"], result["state"]) == ("ask", "awaiting_approval")
+
+
+@pytest.mark.parametrize("rule", ["AG-01", "AG-19", "AG-30e"])
+async def test_an_alert_about_who_is_learning_adds_context_whatever_the_rule(app, rule):
+    answer = await app.incident(raised(app, app.rogue, rule=rule, confidence="learning"))
+
+    (result,) = answer.body["results"]
+    assert result["judgement"]["verdict"] == "watch"
+    assert result["judgement"]["reasons"][0].startswith("context only")
+    assert await app.containments() == []
 
 
 async def test_a_closed_incident_is_nothing_to_do(app):

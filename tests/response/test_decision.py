@@ -1,3 +1,4 @@
+import json
 from dataclasses import fields, replace
 from datetime import timedelta
 
@@ -65,6 +66,37 @@ def test_what_does_not_corroborate(other):
     decision = judge(finding(tier=Tier.CORROBORATED), evidence(earlier=(other,), microsoft_risk=None))
 
     assert decision.verdict is Verdict.WATCH
+
+
+ONGOING = {"rule_id": "AG-10", "family": "origin", "tier": Tier.CORROBORATED}
+
+
+def test_what_began_hours_ago_and_still_goes_on_asks_a_person():
+    """A stolen credential waits an hour between the new origin and the rest: that must not be all it takes."""
+    still = finding(**ONGOING)
+
+    decision = judge(finding(tier=Tier.CORROBORATED), evidence(microsoft_risk=None, ongoing=(still,)))
+
+    assert decision.verdict is Verdict.ASK
+    assert "AG-10" in decision.reasons[0]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"family": "vault"}, {"tier": Tier.CONTEXT}, {"last_seen": NOON - timedelta(minutes=61)}]
+)
+def test_what_would_not_corroborate_does_not_ask_either(changes):
+    still = finding(**(ONGOING | changes))
+
+    decision = judge(finding(tier=Tier.CORROBORATED), evidence(microsoft_risk=None, ongoing=(still,)))
+
+    assert decision.verdict is Verdict.WATCH
+
+
+def test_a_finding_of_any_size_fits_into_the_store():
+    huge = finding(reason="r" * 10**6, ip_address="i" * 10**6, event_ids=("e" * 10**6,) * 1000)
+
+    assert len(json.dumps(huge.to_body())) < 100_000
+    assert Finding.from_body(huge.to_body()).key == huge.key
 
 
 def test_a_rule_that_may_only_be_observed_corroborates_nothing():

@@ -78,7 +78,11 @@ def test_calls_are_counted_once_a_family_an_hour_and_a_quarter(engine: LogEngine
 
 def test_mailboxes_are_counted_however_the_path_names_them(engine: LogEngine) -> None:
     at = DAY + timedelta(hours=9)
-    paths = ["users/a@example.com/messages", "users('b@example.com')/messages", "users('c@example.com')/messages/1"]
+    paths = [
+        "users/a@example.com/messages",
+        "users('b@example.com')/messages",
+        "users('c@example.com')/messages/1",
+    ]
     engine.insert(GRAPH, [call(number, at, path) for number, path in enumerate(paths)])
 
     backfill(engine, DAY, DAY + timedelta(days=1))

@@ -217,11 +217,14 @@ def test_closing_waits_for_queries_under_way_and_refuses_later_ones() -> None:
     slow = f"{GRAPH} | extend k=1 | join kind=inner ({GRAPH} | extend k=1) on k | summarize dcount(TimeGenerated1)"
     begun = threading.Barrier(4)
 
+    def ask_until_refused() -> None:
+        while True:
+            engine.query(slow, now=NOW)
+
     def ask() -> None:
         begun.wait()
         with pytest.raises(QueryError):
-            while True:
-                engine.query(slow, now=NOW)
+            ask_until_refused()
 
     with ThreadPoolExecutor(3) as pool:
         asking = [pool.submit(ask) for _ in range(3)]

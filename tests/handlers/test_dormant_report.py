@@ -130,6 +130,35 @@ async def test_the_daily_summary_stands_for_the_large_table_where_it_has_every_d
     assert found["old-import"]["proposal"] == "disable"
 
 
+async def test_a_summary_that_lacks_a_day_does_not_stand_for_the_large_table(place):
+    """On the day it lacks, somebody was there."""
+    now = place.process.world.now()
+    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    lost = today - timedelta(days=40)
+    there = place.estate.tenant.add_application("rare-job", created_at=now - timedelta(days=500))
+    seen(place, SIGN_INS, there.object_id, lost + timedelta(hours=3))
+    rows = [
+        {
+            "TimeGenerated": today - timedelta(days=day - 1),
+            "BinStart": today - timedelta(days=day),
+            "LastSeen": today - timedelta(days=day) + timedelta(hours=5),
+            "PrincipalId": "somebody-else",
+            "CredentialType": kind,
+            "Successes": 3,
+        }
+        for day in range(1, 92)
+        for kind in ("clientsecret", "managedidentity")
+        if today - timedelta(days=day) != lost
+    ]
+    place.estate.engine.insert("AgentSignInDaily_CL", rows)
+
+    await sweeps.sweep_dormant(place.process)
+
+    found, _ = await entries(place)
+    assert "rare-job" not in found
+    assert found["old-import"]["proposal"] == "disable"
+
+
 async def test_who_has_nothing_left_to_sign_in_with_is_not_to_be_disabled(place):
     now = place.process.world.now()
     place.estate.tenant.add_application(
