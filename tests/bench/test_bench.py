@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from bench import corpus
+from bench import corpus, rows_read
 from bench.figures import Span, against, covered, spread
 from detections import baselines
 from detections.catalog import load
 from workbench.baselines import backfill
 
 ROOT = Path(__file__).resolve().parents[2]
-SECTIONS = ("start", "firstIncident", "hotPath", "graphCalls", "storm", "corpus", "rowsRead")
+SECTIONS = ("start", "firstIncident", "hotPath", "graphCalls", "storm")
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,8 @@ def measured(tmp_path_factory):
                 "1",
                 "--orders",
                 "8",
-                "--calls",
-                "20000",
+                "--part",
+                "app",
                 "--json",
                 str(path),
             ),
@@ -104,8 +104,16 @@ def test_orders_at_once_share_confirmations(measured):
     assert storm["confirmCalls"]["max"] < 8
 
 
-def test_every_rule_runs_over_the_corpus(measured):
-    found = measured["corpus"]
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "corpus.duckdb"
+    corpus.build(path, corpus.Size(calls=20_000, principals=20))
+    return path
+
+
+def test_every_rule_runs_over_the_corpus(workspace):
+    found = asyncio.run(corpus.measure(1, workspace))
+    assert {"target", "unit", "runs", "ok"} <= set(found)
     assert found["failed"] == {}
     assert found["rules"] == len(load())
     assert found["rows"]["MicrosoftGraphActivityLogs"] == 20_000
@@ -114,20 +122,14 @@ def test_every_rule_runs_over_the_corpus(measured):
     assert len(found["slowest"]) == 5
 
 
-def test_rows_are_counted_and_not_guessed(measured):
-    found = measured["rowsRead"]
+def test_rows_are_counted_and_not_guessed(workspace):
+    found = rows_read.measure(workspace, load())
+    assert {"target", "unit", "runs", "ok"} <= set(found)
     assert 0 < found["sweep"]["rows"] <= found["withBaselineGroup"]["rows"]
     assert found["sweep"]["rowsOfLookback"] > 20_000
     assert found["sweep"]["share"] == pytest.approx(
         found["sweep"]["rows"] / found["sweep"]["rowsOfLookback"], abs=1e-4
     )
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    path = tmp_path_factory.mktemp("corpus") / "corpus.duckdb"
-    corpus.build(path, corpus.Size(calls=20_000, principals=20))
-    return path
 
 
 def test_the_corpus_has_the_baselines_that_the_summary_rules_would_make(workspace):

@@ -40,6 +40,7 @@ breaker:
   window: 1h
   lateArrival: 30m
   lookback: 0m
+  quietFor: {quiet}
   requiredTables: [AuditLogs]
   anyOfTables: []
   whenTableMissing: nothing is found
@@ -58,10 +59,12 @@ AuditLogs
 """
 
 
-def rule(folder: Path, number: int, word: str, family: str, tier: str, sweep: str = "windowed") -> None:
+def rule(
+    folder: Path, number: int, word: str, family: str, tier: str, sweep: str = "windowed", quiet: str = "0m"
+) -> None:
     place = folder / f"ag_{number}_{word}"
     place.mkdir(parents=True)
-    values = {"number": number, "word": word, "family": family, "tier": tier, "sweep": sweep}
+    values = {"number": number, "word": word, "family": family, "tier": tier, "sweep": sweep, "quiet": quiet}
     (place / "rule.yaml").write_text(RULE.format(**values))
     (place / "query.kql").write_text(QUERY.replace("{word}", word))
 
@@ -199,6 +202,15 @@ def test_two_signs_of_different_families_contain(desk: Desk) -> None:
         (OTHER, "AG-92"): "watch",
         (OTHER, "AG-93"): "watch",
     }
+
+
+def test_what_is_new_and_goes_on_makes_a_later_sign_one_to_ask_about(desk: Desk) -> None:
+    rule(desk.rules, 95, "novel", "origin", "corroborated", quiet="26h")
+    desk.rows(*(row("novel", minutes) for minutes in range(0, 200, 20)), row("sign", 190))
+    found = desk.run("--tenant", desk.tenant(agent()))
+
+    assert {f["detection"]: f["verdict"] for f in found} == {"AG-95": "watch", "AG-92": "ask"}
+    assert "goes on: AG-95" in " ".join(found[1]["reasons"])
 
 
 def test_a_protected_principal_is_never_contained(desk: Desk) -> None:

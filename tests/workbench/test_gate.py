@@ -104,9 +104,9 @@ def faults_of(rules: Path, engine: LogEngine, parser: KqlParser | None = None) -
         ),
         (
             "rule.yaml",
-            "[AuditLogs, AADServicePrincipalSignInLogs]",
-            "[AuditLogs]",
-            "no connector brings AADService",
+            "[AuditLogs, AgentSignInDaily_CL, AgentsInfo]",
+            "[AuditLogs, AgentsInfo]",
+            "no connector brings AgentSignInDaily_CL",
         ),
         (
             "rule.yaml",
@@ -118,8 +118,8 @@ def faults_of(rules: Path, engine: LogEngine, parser: KqlParser | None = None) -
         ("query.kql", "let windowStart", "// first\nlet windowStart", "stand before the two let lines"),
         (
             "query.kql",
-            "let raised = AuditLogs",
-            "let raised = AuditLogs | where TimeGenerated > ago(1h)",
+            "let raised = materialize(AuditLogs",
+            "let raised = materialize(AuditLogs | where TimeGenerated > ago(1h)",
             "ago() and now()",
         ),
         (
@@ -129,7 +129,7 @@ def faults_of(rules: Path, engine: LogEngine, parser: KqlParser | None = None) -
             "make_set with a limit is not portable; write array_slice",
         ),
         ("query.kql", "OperationName has", "OperationNam has", "unknown-column"),
-        ("query.kql", ', Confidence = iff(High > 0, "high", "medium")', "", "last project"),
+        ("query.kql", 'Confidence = iff(High > 0, "high", "medium")', 'Sure = "high"', "last project"),
         (
             "cases.yaml",
             "cases:\n",
@@ -182,13 +182,13 @@ def test_a_table_that_a_workspace_may_lack_stands_in_the_union_itself(
         rules,
         "query.kql",
         "let signIns = union",
-        "let early = AADServicePrincipalSignInLogs;\nlet signIns = union",
+        "let early = AgentSignInDaily_CL;\nlet signIns = union",
     )
-    change(rules, "query.kql", "(AADServicePrincipalSignInLogs\n", "(early\n")
+    change(rules, "query.kql", "(AgentSignInDaily_CL\n", "(early\n")
 
     assert faults_of(rules, engine) == []
     faults = faults_of(rules, engine, parser)
-    assert any("without AADServicePrincipalSignInLogs: KS" in fault for fault in faults), faults
+    assert any("without AgentSignInDaily_CL: KS" in fault for fault in faults), faults
     assert all("as a part of union isfuzzy=true" in fault for fault in faults)
 
 
@@ -208,7 +208,7 @@ def test_a_table_that_a_workspace_may_lack_stands_in_the_union_itself(
 def test_legacy_columns_may_be_missing_or_of_another_type(
     rules: Path, engine: LogEngine, parser: KqlParser, *, written: str, says: str
 ) -> None:
-    change(rules, "query.kql", "let byId =", f"let legacy = {written};\nlet byId =")
+    change(rules, "query.kql", "let owners =", f"let legacy = {written};\nlet owners =")
 
     faults = faults_of(rules, engine, parser)
     assert any(f"with {says} in AzureDiagnostics" in fault for fault in faults), faults

@@ -8,7 +8,7 @@ here, and what it asks Graph comes from ``tenant.json``. Nothing here knows a lo
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -237,6 +237,7 @@ class Judge:
             earlier=earlier,
             automatic_last_hour=sum(now - moment < BRAKE_WINDOW for moment in self._brake),
             kill_switch_stopped=False,
+            ongoing=self._ongoing(finding, now),
         )
 
     def _principal(self, id_: ObjectId) -> tuple[ServicePrincipal | Unknown, Armed | NotArmed | Unknown]:
@@ -266,6 +267,16 @@ class Judge:
                     and finding.first_seen - other.finding.last_seen <= CORROBORATION_WINDOW
                 )
             )
+        )
+
+    def _ongoing(self, finding: Finding, now: datetime) -> tuple[Finding, ...]:
+        """As ``gathering.ongoing_findings``."""
+        return tuple(
+            replace(other.finding, last_seen=until)
+            for other in self._known.get(finding.principal, ())
+            if other.finding.key != finding.key
+            and (until := other.repeated_until) is not None
+            and now - until <= CORROBORATION_WINDOW < now - other.finding.last_seen
         )
 
     def _microsoft_risk(
