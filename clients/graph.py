@@ -28,6 +28,8 @@ from clients.errors import (
     error_code,
     from_status,
 )
+from clients.fields import part, text
+from clients.policies import policy_from_graph
 from clients.terms import (
     MICROSOFT_TENANTS,
     AppId,
@@ -180,7 +182,7 @@ class GraphClient:
         found = await self._read("read application", builder)
         if not is_guid(found.get("appId")) or not is_guid(found.get("id")):
             raise Malformed(SERVICE, "application without appId")
-        return Application(found["id"], AppId(found["appId"]), _text(found, "displayName"))
+        return Application(found["id"], AppId(found["appId"]), text(found, "displayName"))
 
     # --- inventory: read once a day, a page at a time, none of it on the ID Protection quota ----------
 
@@ -227,7 +229,7 @@ class GraphClient:
             raise Malformed(SERVICE, "app role assignment without resource or role")
         return tuple(
             Grant(
-                object_id(one["resourceId"]), _text(one, "resourceDisplayName"), str(one["appRoleId"]).lower()
+                object_id(one["resourceId"]), text(one, "resourceDisplayName"), str(one["appRoleId"]).lower()
             )
             for one in found
         )
@@ -243,7 +245,7 @@ class GraphClient:
         found = (await self._read("read app roles", builder, query)).get("appRoles")
         if not isinstance(found, list) or not all(isinstance(role, dict) for role in found):
             raise Malformed(SERVICE, "service principal without app roles")
-        return {_text(role, "id").lower(): _text(role, "value") for role in found if _text(role, "value")}
+        return {text(role, "id").lower(): text(role, "value") for role in found if text(role, "value")}
 
     async def sign_in_activities(self) -> dict[AppId, datetime]:
         """
@@ -257,7 +259,7 @@ class GraphClient:
         found = await self._read_all("list sign-in activities", builder, paced=False)
         last: dict[AppId, datetime] = {}
         for item in found:
-            moments = [_time(_part(item, name), "lastSignInDateTime") for name in _ACTIVITIES]
+            moments = [_time(part(item, name), "lastSignInDateTime") for name in _ACTIVITIES]
             known = [moment for moment in moments if moment is not None]
             if is_guid(item.get("appId")) and known:
                 app_id = AppId(item["appId"].lower())
@@ -328,7 +330,7 @@ class GraphClient:
     async def policies(self) -> tuple[Policy, ...]:
         """Read all Conditional Access policies (Policy.Read.All). One turn a page."""
         builder = self._graph.identity.conditional_access.policies
-        return tuple(_policy(item) for item in await self._read_all("list policies", builder))
+        return tuple(policy_from_graph(item) for item in await self._read_all("list policies", builder))
 
     # --- ourselves -------------------------------------------------------------------------------
 
@@ -400,7 +402,7 @@ class GraphClient:
         return ServicePrincipal(
             object_id=object_id(found["id"]),
             app_id=AppId(found["appId"].lower()),
-            display_name=_text(found, "displayName"),
+            display_name=text(found, "displayName"),
             kind=_kind(found, owner, self._tenant),
             owner_tenant=owner,
             account_enabled=enabled if isinstance(enabled, bool) else None,
@@ -472,14 +474,9 @@ def _configured(query: object) -> Any:
     return configuration
 
 
-def _text(found: Mapping[str, Any], name: str) -> str:
-    value = found.get(name)
-    return value if isinstance(value, str) else ""
-
-
 def _time(found: Mapping[str, Any], name: str = "createdDateTime") -> datetime | None:
     try:
-        moment = datetime.fromisoformat(_text(found, name))
+        moment = datetime.fromisoformat(text(found, name))
     except ValueError:
         return None
     return moment if moment.tzinfo else None
@@ -500,7 +497,7 @@ _CREDENTIAL_LISTS: Final = {"secret": "passwordCredentials", "certificate": "key
 
 def _kind(found: Mapping[str, Any], owner: TenantId | None, tenant: TenantId) -> Kind:
     """Tell the kind of identity; the order matters, ownership by Microsoft comes first."""
-    type_name, principal_type = _text(found, "@odata.type"), _text(found, "servicePrincipalType")
+    type_name, principal_type = text(found, "@odata.type"), text(found, "servicePrincipalType")
     if owner in MICROSOFT_TENANTS:
         return Kind.MICROSOFT
     if type_name.endswith(".agentIdentityBlueprintPrincipal"):
@@ -524,56 +521,10 @@ def _risk(found: Mapping[str, Any]) -> Risk:
     processing = found.get("isProcessing")
     return Risk(
         object_id=object_id(found["id"]),
-        level=_LEVELS.get(_text(found, "riskLevel")),
-        state=_text(found, "riskState") or None,
+        level=_LEVELS.get(text(found, "riskLevel")),
+        state=text(found, "riskState") or None,
         is_processing=processing if isinstance(processing, bool) else None,
     )
-
-
-# What is evaluated of a policy; anything else that is not empty makes the answer about it unknown.
-_KNOWN_CONDITIONS: Final = frozenset(
-    {"clientAppTypes", "applications", "users", "clientApplications", "servicePrincipalRiskLevels"}
-)
-_KNOWN_APPLICATIONS: Final = frozenset({"includeApplications", "excludeApplications"})
-_KNOWN_CLIENTS: Final = frozenset({"includeServicePrincipals", "excludeServicePrincipals"})
-
-
-def _policy(found: Mapping[str, Any]) -> Policy:
-    conditions = _part(found, "conditions")
-    clients, applications = _part(conditions, "clientApplications"), _part(conditions, "applications")
-    other = [
-        *_others(conditions, _KNOWN_CONDITIONS),
-        *_others(clients, _KNOWN_CLIENTS),
-        *_others(applications, _KNOWN_APPLICATIONS),
-    ]
-    if _words(conditions, "clientAppTypes") not in (frozenset(), frozenset({"all"})):
-        other.append("clientAppTypes")
-    return Policy(
-        id=_text(found, "id").lower(),
-        display_name=_text(found, "displayName"),
-        state=_text(found, "state"),
-        include_service_principals=_words(clients, "includeServicePrincipals"),
-        exclude_service_principals=_words(clients, "excludeServicePrincipals"),
-        risk_levels=_words(conditions, "servicePrincipalRiskLevels"),
-        include_applications=_words(applications, "includeApplications"),
-        exclude_applications=_words(applications, "excludeApplications"),
-        blocks="block" in _words(_part(found, "grantControls"), "builtInControls"),
-        other_conditions=tuple(other),
-    )
-
-
-def _part(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = found.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-def _words(found: Mapping[str, Any], name: str) -> frozenset[str]:
-    value = found.get(name)
-    return frozenset(str(item).lower() for item in value) if isinstance(value, list) else frozenset()
-
-
-def _others(part: Mapping[str, Any], known: frozenset[str]) -> list[str]:
-    return [name for name, value in part.items() if name not in known and "@odata" not in name and value]
 
 
 def _own_claims(token: str) -> tuple[ObjectId, frozenset[str]]:

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from clients import graph
+from clients import graph, policies
 from clients.errors import Malformed
 from clients.terms import Kind, RiskLevel, TenantId
 
@@ -74,7 +74,7 @@ def test_high_risk_that_is_still_processing_is_not_confirmed():
 
 
 def policy(**conditions):
-    return graph._policy(
+    return policies.policy_from_graph(
         {
             "id": "ABC",
             "state": "enabled",
