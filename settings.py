@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from response.policy import Mode
+from response.policy import Disabling, Mode, OnExpiry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -66,6 +66,50 @@ def _mode(text: str) -> Mode:
         return Mode(text.strip().lower())
     except ValueError:
         raise ValueError("is none of observe, approve, enforce") from None
+
+
+def _disabling(text: str) -> Disabling:
+    try:
+        return Disabling(text.strip().lower())
+    except ValueError:
+        raise ValueError("is none of off, approval, automatic") from None
+
+
+def _on_expiry(text: str) -> OnExpiry:
+    try:
+        return OnExpiry(text.strip().lower())
+    except ValueError:
+        raise ValueError("is neither leave nor contain") from None
+
+
+@dataclass(frozen=True, slots=True)
+class SignalSource:
+    """
+    A system that may send signals: its name, the object id of its caller, and how much it may weigh.
+
+    ``alone`` is whether one signal of it is enough to contain. ``per_minute`` signals are taken, no more.
+    """
+
+    name: str
+    caller: str
+    alone: bool
+    per_minute: int
+
+
+def _signal_sources(text: str) -> Mapping[str, SignalSource]:
+    sources: dict[str, SignalSource] = {}
+    for part in filter(None, re.split(r"[,\s]+", text.strip())):
+        name, _, rest = part.partition("=")
+        caller, _, options = rest.partition(":")
+        worth, _, rate = options.partition(":")
+        if not re.fullmatch(r"[a-z][a-z0-9-]{1,30}", name) or worth not in ("", "corroborated", "alone"):
+            raise ValueError(
+                f"has {part!r} where NAME=CALLER-OBJECT-ID or NAME=CALLER-OBJECT-ID:corroborated:30 is expected"
+            )
+        if name in sources:
+            raise ValueError(f"names {name} twice")
+        sources[name] = SignalSource(name, _guid(caller), worth == "alone", _count(1, 6000)(rate or "30"))
+    return sources
 
 
 def _rule_modes(text: str) -> Mapping[str, Mode]:
@@ -130,6 +174,35 @@ def _text(text: str) -> str:
     return text.strip()
 
 
+def _webhook(text: str) -> str:
+    """Any https host: where people are told is theirs to say. It is handed no token, only what it is told."""
+    value = text.strip()
+    url = urlsplit(value)
+    local = (url.hostname or "") in LOCAL_HOSTS and url.scheme == "http"
+    if value and not local and (url.scheme != "https" or not url.hostname or "@" in url.netloc):
+        raise ValueError("must be an https URL (http only for localhost)")
+    return value
+
+
+def _optional_url(*hosts: str) -> Callable[[str], str]:
+    return lambda text: _url(*hosts)(text) if text.strip() else ""
+
+
+def _hours(least: int, most: int) -> Callable[[str], timedelta]:
+    return lambda text: timedelta(hours=_count(least, most)(text))
+
+
+def _minutes(least: int, most: int) -> Callable[[str], timedelta]:
+    return lambda text: timedelta(minutes=_count(least, most)(text))
+
+
+def _rule_id(text: str) -> str:
+    value = text.strip()
+    if value and not re.fullmatch(r"dcr-[0-9a-f]{32}", value):
+        raise ValueError("is no immutable id of a data collection rule (dcr- and 32 hex digits)")
+    return value
+
+
 def _is_true(text: str) -> bool:
     return text.strip().lower() in ("true", "1")
 
@@ -170,6 +243,23 @@ SETTINGS: Final = (
     Setting(P + "PROTECTED_PRINCIPALS", "protected", "", "Object ids never contained, separated by commas, or the word none. Left empty, nothing is contained at all: an absent list is not an empty one.", _protected, "none"),
     Setting(P + "OWN_PRINCIPALS", "own_principals", "", "Object ids of the playbook, the deployer and other parts of this system, besides the app's own identity.", _guids),
     Setting(P + "AUTOMATIC_PER_HOUR", "automatic_per_hour", "3", "Storm brake: automatic containments in any 60 minutes, over all runs; more wait for a person.", _count(0, 1000)),
+    Setting(P + "AUTOMATIC_PER_DAY", "automatic_per_day", "10", "Storm brake: automatic containments in any 24 hours.", _count(0, 10000)),
+    Setting(P + "AUTOMATIC_SHARE_PERCENT", "automatic_share_percent", "5", "Storm brake: the most automatic containments in 24 hours, as a share of the principals that signed in in that time. One is always allowed.", _count(0, 100)),
+    Setting(P + "AUTOMATIC_PER_OWNER", "automatic_per_owner", "3", "Storm brake: automatic containments in 24 hours of principals that have an owner in common.", _count(0, 1000)),
+    Setting(P + "EVIDENCE_MAX_AGE_MINUTES", "evidence_max_age", "240", "A finding whose last event is older waits for a person.", _minutes(15, 2880)),
+    Setting(P + "AGENT_RISK", "agent_risk", "false", "true: agent identities and blueprint principals are confirmed through Graph's beta riskyAgents (IdentityRiskyAgent.ReadWrite.All). Beta may change without notice.", _yes_or_no),
+    Setting(P + "DISABLE_PRINCIPAL", "disabling", "off", "Lever disable-principal, for what Conditional Access cannot reach or did not stop. off: never. approval: a second person approves. automatic: pulled like any other.", _disabling),
+    Setting(P + "REMOVAL_LEVERS", "removal_levers", "false", "true: people may order remove-credentials, remove-app-roles and remove-grants; two others approve each.", _yes_or_no),
+    Setting(P + "APPROVAL_HOURS", "decide_within", "4", "Hours after which what waits for people expires.", _hours(1, 168)),
+    Setting(P + "ON_EXPIRY", "on_expiry", "leave", "What happens then. leave: nothing is done. contain: what enforce would have contained, were it not for the mode or the storm brake, is contained.", _on_expiry),
+    Setting(P + "PROBATION_HOURS", "probation", "24", "Hours after an undo in which one corroborated finding is enough to contain again.", _hours(1, 720)),
+    Setting(P + "WHAT_IF", "what_if", "false", "true: Microsoft's What If is asked as a second opinion on whether a policy would block. It costs the tenant's one ID Protection call a second.", _yes_or_no),
+    Setting(P + "SIGNAL_SOURCES", "signal_sources", "", "Who may send signals: NAME=CALLER-OBJECT-ID[:corroborated|alone[:PER-MINUTE]], separated by commas. Only alone lets one signal contain.", _signal_sources),
+    Setting(P + "WEBHOOK_URL", "webhook_url", "", "Where people are told of what waits, is contained or failed (Teams or Slack incoming webhook). Often carries a secret: keep it in Key Vault.", _webhook),
+    Setting(P + "WEBHOOK_SECRET", "webhook_secret", "", "Key of the signature that each notification carries. Keep it in Key Vault.", _text),
+    Setting(P + "AUDIT_ENDPOINT", "audit_endpoint", "", "Logs ingestion endpoint of the data collection rule that takes the ledger (AgentbreakerAudit_CL). Empty: the ledger stays in the store only.", _optional_url(".ingest.monitor.azure.com", ".ingest.monitor.azure.us")),
+    Setting(P + "AUDIT_RULE_ID", "audit_rule_id", "", "Immutable id of that data collection rule.", _rule_id),
+    Setting(P + "AUDIT_STREAM", "audit_stream", "Custom-AgentbreakerAudit_CL", "Stream of that rule.", _text),
     Setting(P + "TRUSTED_ANALYTICS_RULES", "trusted_rules", "", "GUIDs of further Sentinel analytics rules whose incidents may contain without a person. Agentbreaker's own rules are known already.", _guids),
     Setting(P + "STORE", "store", "sqlite:///.state/agentbreaker.db", "Where state and ledger live: sqlite:///PATH, or https://ACCOUNT.table.core.windows.net/TABLE.", _store),
     Setting(P + "BATCH_SIZE", "batch_size", "50", "Principals in one confirmCompromised call. The documentation names no limit.", _count(1, 60)),
@@ -204,6 +294,23 @@ class Settings:
     protected: frozenset[str] | None
     own_principals: frozenset[str]
     automatic_per_hour: int
+    automatic_per_day: int
+    automatic_share_percent: int
+    automatic_per_owner: int
+    evidence_max_age: timedelta
+    agent_risk: bool
+    disabling: Disabling
+    removal_levers: bool
+    decide_within: timedelta
+    on_expiry: OnExpiry
+    probation: timedelta
+    what_if: bool
+    signal_sources: Mapping[str, SignalSource]
+    webhook_url: str = field(repr=False)
+    webhook_secret: str = field(repr=False)
+    audit_endpoint: str
+    audit_rule_id: str
+    audit_stream: str
     trusted_rules: frozenset[str]
     store: str
     batch_size: int
@@ -255,6 +362,12 @@ class Settings:
             # Each instance would have a kill switch, a storm brake and a ledger of its own.
             faults.append(
                 f"{P}STORE must be a table in Azure where {azure[0]} is set: instances share no disk"
+            )
+        if bool(values.get("audit_endpoint")) != bool(values.get("audit_rule_id")):
+            faults.append(f"{P}AUDIT_ENDPOINT and {P}AUDIT_RULE_ID belong together: write both or neither")
+        if values.get("webhook_url") and not values.get("webhook_secret"):
+            faults.append(
+                f"{P}WEBHOOK_URL is written and {P}WEBHOOK_SECRET is not: unsigned, anybody could pose as us"
             )
         if values.get("client_secret") and not values.get("client_id"):
             faults.append(P + "CLIENT_SECRET is written and " + P + "CLIENT_ID is not")

@@ -508,7 +508,9 @@ def _kind(found: Mapping[str, Any], owner: TenantId | None, tenant: TenantId) ->
         return Kind.MANAGED_IDENTITY
     if principal_type == "Application" and owner is not None:
         single = owner == tenant and found.get("signInAudience") == "AzureADMyOrg"
-        return Kind.APPLICATION if single else Kind.MULTITENANT_APPLICATION
+        if single:
+            return Kind.APPLICATION
+        return Kind.MULTITENANT_APPLICATION if owner == tenant else Kind.FOREIGN_APPLICATION
     return Kind.OTHER
 
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, NewType
+from typing import TYPE_CHECKING, Final, NewType
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 ObjectId = NewType("ObjectId", str)
 """Object id of a service principal (in the portal: Enterprise applications). What ID Protection wants."""
@@ -57,10 +60,12 @@ class Kind(StrEnum):
     """What sort of identity a service principal is; it decides which lever bites."""
 
     APPLICATION = "application"
-    MULTITENANT_APPLICATION = "multitenant_application"
+    MULTITENANT_APPLICATION = "multitenant_application"  # registered in this tenant, open to others
+    FOREIGN_APPLICATION = "foreign_application"  # registered in somebody else's tenant
     MANAGED_IDENTITY = "managed_identity"
     AGENT_IDENTITY = "agent_identity"
     AGENT_BLUEPRINT = "agent_blueprint"
+    AGENT_USER = "agent_user"  # a user that stands for an agent identity: no service principal at all
     MICROSOFT = "microsoft"
     OTHER = "other"
 
@@ -75,6 +80,56 @@ class ServicePrincipal:
     kind: Kind
     owner_tenant: TenantId | None
     account_enabled: bool | None
+    parent: str = ""
+    """The blueprint's *appId* for an agent identity, the agent identity's object id for an agent user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """An owner or sponsor as Graph shows it. ``name`` is tenant text: untrusted."""
+
+    object_id: str
+    name: str
+
+
+class Mark(StrEnum):
+    """Custom security attribute ``Agentbreaker/Containment`` of a principal, read as text."""
+
+    PROTECTED = "protected"
+    APPROVAL = "approval"
+    AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Dossier:
+    """
+    Who answers for a principal and what it may do. Each part is known or Unknown by itself.
+
+    ``app_roles`` are application permissions as ``Resource/Role.Value``, ``Microsoft Graph/Mail.Read`` say, or the
+    role's id where its name could not be read. ``directory_roles`` are role template ids, lower-cased. ``mark`` is
+    None when the principal carries no mark; a value that is none of ``Mark`` is Unknown.
+    """
+
+    owners: tuple[Person, ...] | Unknown
+    sponsors: tuple[Person, ...] | Unknown
+    app_roles: frozenset[str] | Unknown
+    directory_roles: frozenset[str] | Unknown
+    mark: Mark | Unknown | None
+
+
+@dataclass(frozen=True, slots=True)
+class RiskDetection:
+    """One detection of ID Protection about a principal (``servicePrincipalRiskDetection``)."""
+
+    id: str
+    event_type: str
+    level: RiskLevel | None
+    detected_at: datetime | None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is the echo of an administrator's confirmation, not Microsoft's own finding."""
+        return self.event_type.startswith("adminConfirmed")
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ class Role(StrEnum):
     EXECUTE = "Containment.Execute"
     APPROVE = "Containment.Approve"
     READ = "Containment.Read"
+    SIGNAL_SUBMIT = "Signal.Submit"
 
 
 # Claim types go through a mapping before they arrive, so both forms are met (facts/azure-platform §1.7).

@@ -65,7 +65,8 @@ async def _permissions(process: Process) -> dict[str, Any]:
     claims = await gathering.answered(process.world.graph.own_claims())
     if isinstance(claims, Unknown):
         return _check("graph permissions", None, claims.why)
-    needed = {*READ_PERMISSIONS, *(lever.permission for lever in LEVERS.values())}
+    switched_on = [LEVERS[name] for name in sorted(process.world.policy.levers)]
+    needed = {*READ_PERMISSIONS, *(right for lever in switched_on for right in lever.permissions)}
     if process.settings.sign_in_activity_report:
         needed.add(SIGN_IN_REPORT_PERMISSION)
     missing = sorted(needed - claims[1])

@@ -109,15 +109,32 @@ async def build(settings: Settings) -> Process:
         sentinel=SentinelClient(settings.arm_url, credential, http),
         store=store,
         turns=turns,
-        policy=ResponsePolicy(
-            settings.mode, settings.rule_modes, settings.protected, settings.automatic_per_hour
-        ),
+        policy=_policy(settings),
         own_principals=frozenset(ObjectId(item) for item in settings.own_principals),
         policies_max_age=settings.policies_max_age,
         batch_size=settings.batch_size,
         now=lambda: datetime.now(UTC),
     )
     return Process(settings, rules, world, (logs, http, store, credential))
+
+
+def _policy(settings: Settings) -> ResponsePolicy:
+    return ResponsePolicy(
+        mode=settings.mode,
+        rule_modes=settings.rule_modes,
+        protected=settings.protected,
+        automatic_per_hour=settings.automatic_per_hour,
+        automatic_per_day=settings.automatic_per_day,
+        automatic_share_percent=settings.automatic_share_percent,
+        automatic_per_owner=settings.automatic_per_owner,
+        agent_risk=settings.agent_risk,
+        disabling=settings.disabling,
+        removal_levers=settings.removal_levers,
+        decide_within=settings.decide_within,
+        on_expiry=settings.on_expiry,
+        probation=settings.probation,
+        evidence_max_age=settings.evidence_max_age,
+    )
 
 
 def _credential(settings: Settings) -> AsyncTokenCredential:

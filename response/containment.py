@@ -91,6 +91,48 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
+class Approval:
+    """One person's decision about a containment that waits for people. ``lever`` is what they decided about."""
+
+    by: str
+    decision: str  # "approve" or "reject"
+    reason: str
+    at: datetime
+    lever: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """A lever that took effect: when, and what it needs to be undone. Kept in the order of pulling."""
+
+    lever: str
+    accepted_at: datetime
+    snapshot: str = ""  # key of the record of what was taken away; empty for levers that take nothing
+    undone_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """
+    A person's order to take the levers back, and how far it has come.
+
+    ``outcome`` None: asked for and not begun. ``before`` is the risk state it was given with and what Microsoft had
+    raised, in words; ``after`` what was read back.
+    """
+
+    requested_by: str
+    reason: str
+    requested_at: datetime
+    before: tuple[str, ...] = ()
+    attempt: str = ""
+    started_at: datetime | None = None
+    outcome: PullOutcome | None = None
+    accepted_at: datetime | None = None
+    after: str = ""
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class IncidentRef:
     """A Sentinel incident that a containment answers."""
 
@@ -140,6 +182,20 @@ class Containment:
     failed_because: FailureReason = FailureReason.NONE
     residual_until: datetime | None = None
     armed_policies: tuple[str, ...] = field(default=())
+    people_needed: int = 1
+    approvals: tuple[Approval, ...] = ()
+    decide_by: datetime | None = None  # what waits for people expires then
+    next_lever: str = ""  # proposed because those pulled did not stop the principal
+    pulled_levers: tuple[Pulled, ...] = ()
+    undo: Undo | None = None
+    probation_until: datetime | None = None
+    undo_at: datetime | None = None  # a containment with an end takes itself back then
+    owners: tuple[
+        str, ...
+    ] = ()  # names of owners and sponsors, untrusted; told to whoever reads the incident
+    began_at: datetime | None = None  # when the rows behind the first finding became known to us
+    contained_at: datetime | None = None  # when Graph accepted the first lever
+    proven_at: datetime | None = None
 
     @property
     def key(self) -> str:
@@ -173,10 +229,19 @@ class Containment:
         """Give the record as JSON for the store."""
         return {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
 
+    @property
+    def undoing(self) -> bool:
+        """Whether a person has ordered the levers to be taken back and that is not done yet."""
+        return self.undo is not None and self.undo.accepted_at is None and not self.undo.failure
+
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Self:
-        """Read back what ``to_body`` wrote. Raises: KeyError, TypeError or ValueError for anything else."""
-        pull, proof = body["pull"], body["proof"]
+        """
+        Read back what ``to_body`` wrote; fields added since are at their defaults in older records.
+
+        Raises: KeyError, TypeError or ValueError for anything else.
+        """
+        pull, proof, undo = body["pull"], body["proof"], body.get("undo")
         return cls(
             **{
                 **body,
@@ -187,7 +252,23 @@ class Containment:
                     name: _time(body[name])
                     for name in ("opened_at", "updated_at", "claimed_at", "confirmed_at", "residual_until")
                 },
+                **{name: _time(body.get(name)) for name in _LATER_TIMES},
                 **{name: tuple(body[name]) for name in ("reasons", "unchecked", "vetoes", "armed_policies")},
+                "owners": tuple(body.get("owners", ())),
+                "approvals": tuple(
+                    Approval(**{**one, "at": _moment(one["at"])}) for one in body.get("approvals", ())
+                ),
+                "pulled_levers": tuple(
+                    Pulled(
+                        **{
+                            **one,
+                            "accepted_at": _moment(one["accepted_at"]),
+                            "undone_at": _time(one["undone_at"]),
+                        }
+                    )
+                    for one in body.get("pulled_levers", ())
+                ),
+                "undo": undo and _undo_from(undo),
                 "findings": tuple(
                     FindingRef(
                         **{
@@ -209,6 +290,30 @@ class Containment:
                 "proof": proof and Proof(**{**proof, "at": _moment(proof["at"])}),
             }
         )
+
+
+_LATER_TIMES: Final = (
+    "decide_by",
+    "probation_until",
+    "undo_at",
+    "began_at",
+    "contained_at",
+    "proven_at",
+)
+
+
+def _undo_from(body: Mapping[str, Any]) -> Undo:
+    times = {name: _time(body[name]) for name in ("started_at", "accepted_at")}
+    outcome = body["outcome"] and PullOutcome(body["outcome"])
+    return Undo(
+        **{
+            **body,
+            **times,
+            "requested_at": _moment(body["requested_at"]),
+            "before": tuple(body["before"]),
+            "outcome": outcome,
+        }
+    )
 
 
 def new_id(now: datetime) -> ContainmentId:

@@ -75,6 +75,8 @@ LEVER: Final = CONFIRM_COMPROMISED.id
 _NOT_REACHED: Final = {
     Kind.MANAGED_IDENTITY: "Conditional Access cannot block a managed identity; disabling it would",
     Kind.MULTITENANT_APPLICATION: "Conditional Access covers single-tenant applications only; disabling the service principal would block it here",
+    Kind.FOREIGN_APPLICATION: "it is registered in another tenant, and Conditional Access covers single-tenant applications only; disabling the service principal would block it here",
+    Kind.AGENT_USER: "it is a user that stands for an agent identity; the agent identity is what can be contained",
     Kind.AGENT_IDENTITY: "an agent identity has a risk store of its own (riskyAgents), which this version does not write; disabling the agent identity would block it",
     Kind.AGENT_BLUEPRINT: "a blueprint principal has a risk store of its own (riskyAgents), which this version does not write",
     Kind.MICROSOFT: "it is an application of Microsoft's own",

@@ -17,6 +17,8 @@ TEXT_LIMIT: Final = 2000  # characters kept of any text that came from a tenant
 _IDS_KEPT, _ID_LIMIT = 100, 500
 AFTER_CONTAINMENT: Final = "after-containment"
 """Family of rules that report activity a block should have ended."""
+EXTERNAL: Final = "external"
+"""Family of signals that other systems send (``POST /api/signals``)."""
 
 
 class Source(StrEnum):
@@ -25,6 +27,7 @@ class Source(StrEnum):
     RULE = "rule"
     INCIDENT = "incident"
     ANALYST = "analyst"
+    SIGNAL = "signal"
 
 
 class Tier(StrEnum):
@@ -48,7 +51,7 @@ class Finding:
     ``reason``, ``ip_address`` and ``resource`` may carry text from the tenant: shown escaped, never executed.
     ``incident_name`` is the GUID of the Sentinel incident, where one is the source. ``doubts`` are facts about
     the claim itself that ask for a person ("two principals in one incident"). ``lifts`` are ids of rules whose
-    findings weigh more after this one (``decision.lifted_by``).
+    findings weigh more after this one (``decision.lifted_by``). ``expires_at`` ends what a signal weighs.
     """
 
     source: Source
@@ -69,6 +72,7 @@ class Finding:
     incident_arm_id: str = ""
     doubts: tuple[str, ...] = field(default=())
     lifts: tuple[str, ...] = ()
+    expires_at: datetime | None = None
 
     @property
     def key(self) -> str:
@@ -80,6 +84,7 @@ class Finding:
         """Give the finding as JSON for the store."""
         body = asdict(self)
         body["first_seen"], body["last_seen"] = self.first_seen.isoformat(), self.last_seen.isoformat()
+        body["expires_at"] = self.expires_at and self.expires_at.isoformat()
         for name in ("reason", "resource", "ip_address"):
             body[name] = body[name][:TEXT_LIMIT]
         # A record that no store takes would be tried for ever, and hold up what its rule finds of others.
@@ -110,4 +115,5 @@ class Finding:
             incident_arm_id=str(body["incident_arm_id"]),
             doubts=tuple(body["doubts"]),
             lifts=tuple(map(str, body.get("lifts", ()))),  # records of before the field have none
+            expires_at=datetime.fromisoformat(ends) if (ends := body.get("expires_at")) else None,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -23,14 +24,57 @@ class Mode(StrEnum):
         return list(Mode).index(self)
 
 
+class Disabling(StrEnum):
+    """Whether a principal may be disabled, the lever for what Conditional Access cannot reach."""
+
+    OFF = "off"
+    APPROVAL = "approval"
+    AUTOMATIC = "automatic"
+
+
+class OnExpiry(StrEnum):
+    """What becomes of a containment that waits for people when nobody decides in time."""
+
+    LEAVE = "leave"
+    CONTAIN = "contain"
+
+
 @dataclass(frozen=True, slots=True)
 class ResponsePolicy:
-    """Modes, protected principals and the storm brake. ``protected`` None means that no list could be read."""
+    """
+    Modes, protected principals, storm brake and levers. ``protected`` None means that no list could be read.
+
+    The storm brake counts automatic containments over all runs: in an hour, in a day, as a share of the principals
+    that were active in the last day (per cent), and in a day for any one owner.
+    """
 
     mode: Mode
     rule_modes: Mapping[str, Mode]
     protected: frozenset[str] | None
     automatic_per_hour: int
+    automatic_per_day: int = 10
+    automatic_share_percent: int = 5
+    automatic_per_owner: int = 3
+    agent_risk: bool = False
+    disabling: Disabling = Disabling.OFF
+    removal_levers: bool = False
+    decide_within: timedelta = timedelta(hours=4)
+    on_expiry: OnExpiry = OnExpiry.LEAVE
+    probation: timedelta = timedelta(hours=24)
+    evidence_max_age: timedelta = timedelta(hours=4)
+
+    @property
+    def levers(self) -> frozenset[str]:
+        """Ids of the levers that are switched on (``response/levers.py``)."""
+        removal = ("remove-credentials", "remove-app-roles", "remove-grants")
+        return frozenset(
+            {
+                "confirm-compromised",
+                *(["confirm-agent-compromised"] if self.agent_risk else ()),
+                *(["disable-principal"] if self.disabling is not Disabling.OFF else ()),
+                *(removal if self.removal_levers else ()),
+            }
+        )
 
     def mode_for(self, rule_id: str) -> Mode:
         """Give the more careful of the global and the rule's own mode."""

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
-from response.levers import LEVERS, READ_PERMISSIONS
+from response.levers import LEVERS, OPTIONAL_READ_PERMISSIONS, READ_PERMISSIONS
 from simtenant.history import write_history
 from simtenant.ingestion import Ingestion
 from simtenant.log_analytics import LogAnalytics
@@ -33,8 +33,14 @@ if TYPE_CHECKING:
 
     from simtenant.tenant import Principal
 
-APP_ROLES: Final = frozenset({*READ_PERMISSIONS, *(lever.permission for lever in LEVERS.values())})
-"""What Agentbreaker's identity is granted: the levers' rights and what evidence needs, nothing more."""
+APP_ROLES: Final = frozenset(
+    {
+        *READ_PERMISSIONS,
+        *OPTIONAL_READ_PERMISSIONS,
+        *(right for lever in LEVERS.values() for right in lever.permissions),
+    }
+)
+"""What Agentbreaker's identity is granted: the rights of all levers and what evidence asks for, nothing more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -240,4 +240,4 @@ def _kind_of(kind: Kind, owner: str | None, home: TenantId | None) -> Kind:
         return kind
     if owner in MICROSOFT_TENANTS:
         return Kind.MICROSOFT
-    return Kind.MULTITENANT_APPLICATION if home is not None and owner != home else kind
+    return Kind.FOREIGN_APPLICATION if home is not None and owner != home else kind

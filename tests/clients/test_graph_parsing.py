@@ -29,7 +29,7 @@ def kind(**found):
         ({"servicePrincipalType": "Application", "signInAudience": None}, Kind.MULTITENANT_APPLICATION),
         (
             {"servicePrincipalType": "Application", "signInAudience": "AzureADMyOrg", "owner": OTHER},
-            Kind.MULTITENANT_APPLICATION,
+            Kind.FOREIGN_APPLICATION,
         ),
         (
             {"servicePrincipalType": "Application", "signInAudience": "AzureADMyOrg", "owner": MICROSOFT},

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from response.guardrails import GUARDRAILS
-from response.levers import LEVERS, READ_PERMISSIONS
+from response.levers import LEVERS, OPTIONAL_READ_PERMISSIONS, READ_PERMISSIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -18,8 +18,8 @@ DECISIONS = (ROOT / "docs" / "decisions.md").read_text()
     [
         *(f"`{guardrail.name}`" for guardrail in GUARDRAILS),
         *(f"`{lever.id}`" for lever in LEVERS.values()),
-        *(f"`{lever.permission}`" for lever in LEVERS.values()),
-        *(f"`{permission}`" for permission in READ_PERMISSIONS),
+        *(f"`{right}`" for lever in LEVERS.values() for right in lever.permissions),
+        *(f"`{permission}`" for permission in (*READ_PERMISSIONS, *OPTIONAL_READ_PERMISSIONS)),
     ],
 )
 def test_guardrails_levers_and_permissions_are_documented(name):
