@@ -36,6 +36,20 @@ async def containments(req: func.HttpRequest) -> func.HttpResponse:
     return await _answer("containments", req)
 
 
+@app.function_name("approval")
+@app.route(route="containments/{id}/approval", methods=["POST"])
+async def approval(req: func.HttpRequest) -> func.HttpResponse:
+    """Somebody approves or rejects a containment that waits for people."""
+    return await _answer("approval", req)
+
+
+@app.function_name("undo")
+@app.route(route="containments/{id}/undo", methods=["POST"])
+async def undo(req: func.HttpRequest) -> func.HttpResponse:
+    """An analyst takes a containment back."""
+    return await _answer("undo", req)
+
+
 @app.function_name("principal")
 @app.route(route="principals/{principalId}", methods=["GET"])
 async def principal(req: func.HttpRequest) -> func.HttpResponse:

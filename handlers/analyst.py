@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from clients.stores import Conflict, Insert, Replace, Write
@@ -33,8 +33,15 @@ async def compromise(request: Request, process: Process) -> Response:
     require(who, Role.EXECUTE)
     principal = _object_id(request.route.get("principalId", ""))
     order = parsed(CompromiseBody, json_body(request))
-    if order.lever not in LEVERS:
+    if order.lever and order.lever not in LEVERS:
         raise Problem(400, "unknown_lever", f"There is no lever {order.lever[:60]!r}.", levers=sorted(LEVERS))
+    if order.ends_after_minutes is not None and not order.dismiss_all_risk:
+        raise Problem(
+            400,
+            "dismiss_all_risk_needed",
+            "A containment with an end is undone by itself, which dismisses all risk of the principal, also what Microsoft "
+            "had detected. Say dismissAllRisk: true if that is agreed.",
+        )
     now = process.world.now()
     finding = Finding(
         source=Source.ANALYST,
@@ -47,13 +54,14 @@ async def compromise(request: Request, process: Process) -> Response:
         reason=order.reason,
         raised_by=who.object_id,
     )
-    evidence, decision = await flow.judge(finding, process.world)
+    evidence, decision = await flow.judge(finding, process.world, order.lever)
     if isinstance(evidence.principal, NoSuchPrincipal):
         raise _no_such_principal(evidence.principal)
     if order.dry_run:
         body = {"dryRun": True, "breaker": armed_in_words(evidence.armed), **Judgement.of(decision).shown()}
         return Response(200, body)
-    opened = await flow.act(finding, evidence, decision, process.world)
+    ends = None if order.ends_after_minutes is None else now + timedelta(minutes=order.ends_after_minutes)
+    opened = await flow.act(finding, evidence, decision, process.world, ends_at=ends)
     containment = opened.containment
     if containment is None:
         raise Problem(409, "not_contained", "; ".join(decision.reasons), **Judgement.of(decision).shown())
@@ -62,12 +70,15 @@ async def compromise(request: Request, process: Process) -> Response:
     if vetoes:
         raise Problem(409, "vetoed", "A guardrail refused: " + "; ".join(vetoes), containment=view)
     if containment.state is State.FAILED:
-        raise Problem(502, "containment_failed", _message(containment), containment=view)
+        raise Problem(502, "containment_failed", said_of(containment), containment=view)
     waits = containment.state in (State.CLAIMED, State.AWAITING_APPROVAL, State.PROPOSED)
-    return Response(202 if waits else 200, view | {"message": _message(containment)})
+    return Response(202 if waits else 200, view | {"message": said_of(containment)})
 
 
-def _message(c: Containment) -> str:
+def said_of(c: Containment) -> str:
+    """Say in a sentence how far a containment has come and what happens next."""
+    if c.undoing:
+        return "The undo is recorded, and not accepted by Graph yet; the settle timer goes on with it."
     match c.state:
         case State.PROPOSED:
             return "The mode is observe: nothing was touched. AGENTBREAKER_MODE=approve or enforce lets a person act."
@@ -78,6 +89,14 @@ def _message(c: Containment) -> str:
             return f"{touched}; a person with Containment.Approve decides: " + "; ".join(c.reasons)
         case State.CLAIMED:
             return "Recorded, and not accepted by Graph yet; the settle timer goes on with it."
+        case State.REJECTED:
+            return "Rejected: nothing is pulled."
+        case State.HALF_OPEN:
+            return (
+                f"Taken back, on probation until {c.probation_until:%Y-%m-%d %H:%M} UTC: one corroborated finding contains again."
+                if c.probation_until
+                else "Taken back, on probation."
+            )
         case State.FAILED:
             return f"The containment failed: {c.failure}"
         case State.PULLED:

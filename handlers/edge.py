@@ -24,6 +24,8 @@ _HANDLERS: Final = {
     "compromise": "handlers.analyst",
     "containments": "handlers.analyst",
     "principal": "handlers.analyst",
+    "approval": "handlers.decisions",
+    "undo": "handlers.decisions",
     "killswitch": "handlers.analyst",
     "readiness": "handlers.health",
     "dormant": "handlers.dormant",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
@@ -51,8 +51,38 @@ class CompromiseBody(_Sent):
     """Order to contain a principal."""
 
     reason: Reason
-    lever: Annotated[str, Field(description="Only confirm-compromised exists.")] = "confirm-compromised"
+    lever: Annotated[
+        str, Field(description="Id of a lever; left out, the one for this kind of identity is chosen.")
+    ] = ""
     dry_run: Annotated[StrictBool, Field(alias="dryRun", description="Judge, and touch nothing.")] = False
+    ends_after_minutes: Annotated[
+        int | None,
+        Field(alias="endsAfterMinutes", ge=15, le=43200, description="Take it back by itself after so long."),
+    ] = None
+    dismiss_all_risk: Annotated[
+        StrictBool,
+        Field(alias="dismissAllRisk", description="Agreed: the end dismisses all risk, Microsoft's own too."),
+    ] = False
+
+
+class ApprovalBody(_Sent):
+    """One person's decision about a containment that waits."""
+
+    decision: Literal["approve", "reject"]
+    reason: Reason
+
+
+class UndoBody(_Sent):
+    """Order to take a containment back."""
+
+    reason: Reason
+    dismiss_all_risk: Annotated[
+        StrictBool,
+        Field(
+            alias="dismissAllRisk",
+            description="Must be true where a risk lever is taken back: dismiss removes all risk, Microsoft's own too.",
+        ),
+    ] = False
 
 
 class KillSwitchBody(_Sent):
@@ -117,6 +147,31 @@ class ContainmentView(_Shown):
     incidents: list[str]
     proof: dict[str, Any] | None
     failure: str
+    tested: Annotated[
+        bool, Field(description="Whether a refused sign-in was seen since the lever was pulled.")
+    ]
+    next_lever: Annotated[
+        str, Field(alias="nextLever", description="A further lever that people decide about.")
+    ]
+    approvals: list[dict[str, Any]]
+    people_needed: Annotated[int, Field(alias="peopleNeeded")]
+    decide_by: Annotated[datetime | None, Field(alias="decideBy")]
+    pulled_levers: Annotated[list[dict[str, Any]], Field(alias="pulledLevers")]
+    undo: dict[str, Any] | None
+    probation_until: Annotated[datetime | None, Field(alias="probationUntil")]
+    ends_at: Annotated[datetime | None, Field(alias="endsAt")]
+    owners: Annotated[list[str], Field(description="Owners and sponsors. Untrusted text.")]
+    seconds_to_contain: Annotated[
+        float | None,
+        Field(
+            alias="secondsToContain",
+            description="From the first event of the first finding to Graph's acceptance.",
+        ),
+    ]
+    seconds_to_proof: Annotated[
+        float | None,
+        Field(alias="secondsToProof", description="From Graph's acceptance to the refused sign-in."),
+    ]
 
     @classmethod
     def of(cls, c: Containment) -> ContainmentView:
@@ -161,7 +216,45 @@ class ContainmentView(_Shown):
                 "policyId": c.proof.policy_id,
             },
             failure=c.failure,
+            tested=c.proof is not None,
+            next_lever=c.next_lever,
+            approvals=[
+                {
+                    "by": one.by,
+                    "decision": one.decision,
+                    "reason": one.reason,
+                    "at": one.at,
+                    "lever": one.lever,
+                }
+                for one in c.approvals
+            ],
+            people_needed=c.people_needed,
+            decide_by=c.decide_by,
+            pulled_levers=[
+                {"lever": one.lever, "acceptedAt": one.accepted_at, "undoneAt": one.undone_at}
+                for one in c.pulled_levers
+            ],
+            undo=None
+            if c.undo is None
+            else {
+                "requestedBy": c.undo.requested_by,
+                "requestedAt": c.undo.requested_at,
+                "reason": c.undo.reason,
+                "before": list(c.undo.before),
+                "doneAt": c.undo.done_at,
+                "after": c.undo.after,
+                "failure": c.undo.failure,
+            },
+            probation_until=c.probation_until,
+            ends_at=c.undo_at,
+            owners=list(c.owners),
+            seconds_to_contain=_seconds(c.began_at, c.contained_at),
+            seconds_to_proof=_seconds(c.contained_at, c.proof.at if c.proof else None),
         )
+
+
+def _seconds(began: datetime | None, ended: datetime | None) -> float | None:
+    return None if began is None or ended is None else round((ended - began).total_seconds(), 3)
 
 
 class IncidentResult(_Shown):

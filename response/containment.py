@@ -116,18 +116,18 @@ class Undo:
     """
     A person's order to take the levers back, and how far it has come.
 
-    ``outcome`` None: asked for and not begun. ``before`` is the risk state it was given with and what Microsoft had
-    raised, in words; ``after`` what was read back.
+    ``before`` is what was read when it was ordered: the state of the risk and what Microsoft itself had raised, in
+    words; ``after`` what was read back. ``step`` is the request for the lever that is being taken back now, None while
+    none is under way. ``failure`` not empty: it could not be done, and may be ordered again.
     """
 
     requested_by: str
     reason: str
     requested_at: datetime
+    probation: timedelta
     before: tuple[str, ...] = ()
-    attempt: str = ""
-    started_at: datetime | None = None
-    outcome: PullOutcome | None = None
-    accepted_at: datetime | None = None
+    step: Pull | None = None
+    done_at: datetime | None = None
     after: str = ""
     failure: str = ""
 
@@ -185,7 +185,8 @@ class Containment:
     people_needed: int = 1
     approvals: tuple[Approval, ...] = ()
     decide_by: datetime | None = None  # what waits for people expires then
-    next_lever: str = ""  # proposed because those pulled did not stop the principal
+    next_lever: str = ""  # a further lever that people decide about
+    next_requested_by: str = ""
     pulled_levers: tuple[Pulled, ...] = ()
     undo: Undo | None = None
     probation_until: datetime | None = None
@@ -193,9 +194,10 @@ class Containment:
     owners: tuple[
         str, ...
     ] = ()  # names of owners and sponsors, untrusted; told to whoever reads the incident
-    began_at: datetime | None = None  # when the rows behind the first finding became known to us
+    began_at: datetime | None = None  # when what the first finding is about began, by the log's clock
     contained_at: datetime | None = None  # when Graph accepted the first lever
     proven_at: datetime | None = None
+    would_contain: bool = False  # nothing but the mode or the storm brake stood in its way
 
     @property
     def key(self) -> str:
@@ -232,7 +234,28 @@ class Containment:
     @property
     def undoing(self) -> bool:
         """Whether a person has ordered the levers to be taken back and that is not done yet."""
-        return self.undo is not None and self.undo.accepted_at is None and not self.undo.failure
+        return self.undo is not None and self.undo.done_at is None and not self.undo.failure
+
+    @property
+    def to_undo(self) -> Pulled | None:
+        """The lever to take back next: of those that took effect and still stand, the one pulled last."""
+        return next((pulled for pulled in reversed(self.pulled_levers) if pulled.undone_at is None), None)
+
+    @property
+    def waits_for_people(self) -> bool:
+        """Whether somebody may approve or reject: it waits, or a further lever is proposed."""
+        further = self.next_lever != "" and self.is_open and self.state in CONTAINED | {State.FAILED}
+        return self.state is State.AWAITING_APPROVAL or further
+
+    @property
+    def asked_by(self) -> str:
+        """Who asked for what people decide about; the same person cannot approve it."""
+        return self.next_requested_by if self.next_lever else self.requested_by
+
+    @property
+    def proposed_lever(self) -> str:
+        """The lever that people decide about."""
+        return self.next_lever or self.lever
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Self:
@@ -280,13 +303,7 @@ class Containment:
                     for ref in body["findings"]
                 ),
                 "incidents": tuple(IncidentRef(**ref) for ref in body["incidents"]),
-                "pull": pull
-                and Pull(
-                    pull["attempt"],
-                    _moment(pull["started_at"]),
-                    PullOutcome(pull["outcome"]),
-                    _time(pull["accepted_at"]),
-                ),
+                "pull": pull and _pull_from(pull),
                 "proof": proof and Proof(**{**proof, "at": _moment(proof["at"])}),
             }
         )
@@ -302,16 +319,24 @@ _LATER_TIMES: Final = (
 )
 
 
+def _pull_from(body: Mapping[str, Any]) -> Pull:
+    return Pull(
+        body["attempt"],
+        _moment(body["started_at"]),
+        PullOutcome(body["outcome"]),
+        _time(body["accepted_at"]),
+    )
+
+
 def _undo_from(body: Mapping[str, Any]) -> Undo:
-    times = {name: _time(body[name]) for name in ("started_at", "accepted_at")}
-    outcome = body["outcome"] and PullOutcome(body["outcome"])
     return Undo(
         **{
             **body,
-            **times,
             "requested_at": _moment(body["requested_at"]),
+            "probation": timedelta(seconds=float(body["probation"])),
             "before": tuple(body["before"]),
-            "outcome": outcome,
+            "step": body["step"] and _pull_from(body["step"]),
+            "done_at": _time(body["done_at"]),
         }
     )
 
@@ -332,6 +357,8 @@ def _plain(value: Any) -> Any:
     """Turn a field into JSON: times as ISO text, records as objects, tuples as lists."""
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if hasattr(value, "__dataclass_fields__"):

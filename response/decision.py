@@ -54,6 +54,10 @@ class Decision:
     lever: str = ""
     automatic: bool = True
     vetoes: tuple[Veto, ...] = ()
+    people: int = 0
+    """How many different people must approve before the lever is pulled; 0: none."""
+    wanted: Verdict | None = None
+    """The verdict before the guardrails were asked."""
 
     @property
     def forbidden(self) -> bool:
@@ -66,7 +70,11 @@ class Decision:
             return self
         verdict = Verdict.ASK if self.verdict is Verdict.CONTAIN else self.verdict
         return replace(
-            self, verdict=verdict, lever="" if any(v.forbids for v in vetoes) else self.lever, vetoes=vetoes
+            self,
+            verdict=verdict,
+            lever="" if any(v.forbids for v in vetoes) else self.lever,
+            vetoes=vetoes,
+            wanted=self.wanted or self.verdict,
         )
 
 
@@ -84,7 +92,9 @@ _NOT_REACHED: Final = {
 }  # fmt: skip
 
 
-def decide(finding: Finding, evidence: Evidence, policy: ResponsePolicy, now: datetime) -> Decision:
+def decide(
+    finding: Finding, evidence: Evidence, policy: ResponsePolicy, now: datetime, lever: str = ""
+) -> Decision:
     """Judge one finding. ``now`` is the moment of judgement, aware UTC."""
     verdict, reasons = _verdict(finding, evidence, policy, now)
     return Decision(

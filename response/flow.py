@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from clients.errors import ClientError
 from clients.terms import Unknown
-from response import gathering, pulling, telling, verification
+from response import approving, gathering, pulling, telling, undoing, verification
 from response.containment import Containment, State
 from response.decision import corroborates, decide, lifts
 from response.evidence import NoSuchPrincipal
@@ -23,6 +23,8 @@ from response.guardrails import guard
 from response.opening import Opened, open_or_join
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from response.decision import Decision
     from response.evidence import Evidence
     from response.finding import Finding
@@ -33,11 +35,15 @@ log = logging.getLogger("agentbreaker.flow")
 PULL_WITHIN: Final = timedelta(seconds=20)
 
 
-async def judge(finding: Finding, world: World) -> tuple[Evidence, Decision]:
-    """Gather evidence and decide, guardrails included. Touches nothing and writes nothing but the policy reading."""
+async def judge(finding: Finding, world: World, lever: str = "") -> tuple[Evidence, Decision]:
+    """
+    Gather evidence and decide, guardrails included. Touches nothing and writes nothing but the policy reading.
+
+    ``lever`` is the one a person named; empty: the one for this kind of identity.
+    """
     now = world.now()
     evidence = await gather(finding, world, now)
-    decision = decide(finding, evidence, world.policy, now)
+    decision = decide(finding, evidence, world.policy, now, lever)
     return evidence, guard(decision, finding, evidence, world.policy)
 
 
@@ -76,9 +82,20 @@ async def _more_signs(finding: Finding, evidence: Evidence, world: World) -> boo
     )
 
 
-async def act(finding: Finding, evidence: Evidence, decision: Decision, world: World) -> Opened:
-    """Carry out a judgement: record it, pull the lever if it says so, tell. Raises: as ``respond``."""
-    opened = await open_or_join(finding, decision, evidence, world, world.now())
+async def act(
+    finding: Finding,
+    evidence: Evidence,
+    decision: Decision,
+    world: World,
+    *,
+    ends_at: datetime | None = None,
+) -> Opened:
+    """
+    Carry out a judgement: record it, pull the lever if it says so, tell. ``ends_at``: take it back then by itself.
+
+    Raises: as ``respond``.
+    """
+    opened = await open_or_join(finding, decision, evidence, world, world.now(), ends_at=ends_at)
     containment = opened.containment
     if containment is not None and containment.state is State.CLAIMED:
         containment = await pulling.pull_until_done(containment.id, world, PULL_WITHIN)
@@ -88,14 +105,43 @@ async def act(finding: Finding, evidence: Evidence, decision: Decision, world: W
     return Opened(containment, opened.decision, opened.repeated)
 
 
+async def approve_or_reject(
+    containment_id: str, by: str, decision: str, reason: str, world: World
+) -> Containment:
+    """
+    Take one person's decision, pull what is approved by it, tell.
+
+    Raises: CannotDecide; KeyError (no such containment); StoreError.
+    """
+    decided = await approving.decide_about(containment_id, by, decision, reason, world)
+    if decided.state is State.CLAIMED:
+        decided = await pulling.pull_until_done(containment_id, world, PULL_WITHIN)
+    await telling.tell(containment_id, world)
+    return decided
+
+
+async def undo(
+    containment_id: str, by: str, reason: str, before: tuple[str, ...], world: World
+) -> Containment:
+    """
+    Take a containment back as far as it goes now, tell; ``settle`` goes on.
+
+    Raises: CannotUndo; KeyError (no such containment); StoreError.
+    """
+    undone = await undoing.undo(containment_id, by, reason, before, world, PULL_WITHIN)
+    await telling.tell(containment_id, world)
+    return undone
+
+
 async def settle(world: World) -> list[Containment]:
     """
     Go on with everything that is pending; give the containments whose state changed.
 
     Raises: StoreError.
     """
-    recovered = await pulling.recover(world)
-    changed = await verification.verify_pending(world)
+    expired = await approving.expire(world)
+    recovered = [*await pulling.recover(world), *await undoing.recover(world)]
+    changed = [*expired, *await verification.verify_pending(world), *await undoing.go_on(world)]
     for containment_id in dict.fromkeys((*recovered, *(c.id for c in changed))):
         await telling.tell(containment_id, world)
     await telling.retold(world)

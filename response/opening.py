@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -30,11 +30,12 @@ from response.containment import (
 )
 from response.decision import Decision, Verdict, Veto
 from response.evidence import Armed, Evidence, NotArmed
-from response.finding import AFTER_CONTAINMENT, BOLDNESS, Tier
+from response.finding import AFTER_CONTAINMENT, BOLDNESS, Source, Tier
 from response.ledger import Draft, EntryKind, commit_with_entries
 from response.policy import Mode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from response.finding import Finding
@@ -57,23 +58,34 @@ class Opened:
 
 
 async def open_or_join(
-    finding: Finding, decision: Decision, evidence: Evidence, world: World, now: datetime
+    finding: Finding,
+    decision: Decision,
+    evidence: Evidence,
+    world: World,
+    now: datetime,
+    *,
+    ends_at: datetime | None = None,
 ) -> Opened:
     """
-    Record the finding and its decision; open or join a containment.
+    Record the finding and its decision; open or join a containment. ``ends_at`` is when one it opens ends by itself.
 
     Raises: StoreError. Nothing has been pulled then, and the same finding can be sent again.
     """
     for race in range(_RACES):
         try:
-            return await _try(finding, decision, evidence, world, now)
+            return await _try(finding, decision, evidence, world, now, ends_at)
         except Conflict:  # somebody else wrote about this principal between our read and our write
             await asyncio.sleep(random.uniform(0, 0.01 * (race + 1)))
     raise Conflict(f"open:{finding.principal}")
 
 
 async def _try(
-    finding: Finding, decision: Decision, evidence: Evidence, world: World, now: datetime
+    finding: Finding,
+    decision: Decision,
+    evidence: Evidence,
+    world: World,
+    now: datetime,
+    ends_at: datetime | None,
 ) -> Opened:
     before = await world.store.get(_incident_key(finding)) if finding.incident_name else None
     if before is not None and not _weighs_more(finding, decision, before):
@@ -87,7 +99,7 @@ async def _try(
         await _close(containment, etag, pointer, world, now)
     if decision.verdict is Verdict.WATCH:
         return await _watch(finding, decision, world, before, now)
-    return await _open(finding, decision, evidence, world, before, now)
+    return await _open(finding, decision, evidence, world, before, now, ends_at)
 
 
 def _weighs_more(finding: Finding, decision: Decision, before: Record) -> bool:
@@ -148,11 +160,14 @@ async def _open(
     world: World,
     before: Record | None,
     now: datetime,
+    ends_at: datetime | None,
 ) -> Opened:
     brake, brake_write = await _brake(decision, world, now)
     decision = decision.with_vetoes(brake)
     state, kind = _first_state(decision)
-    containment = _first_record(finding, decision, evidence, state, now)
+    containment = replace(_first_record(finding, decision, evidence, state, now), undo_at=ends_at)
+    if state is State.AWAITING_APPROVAL:
+        containment = containment.changed(now, decide_by=now + world.policy.decide_within)
 
     async def build() -> tuple[list[Write], list[Draft]]:
         writes: list[Write] = [
@@ -166,6 +181,10 @@ async def _open(
         if state is State.CLAIMED:
             writes.append(Insert(f"claimed:{containment.id}", {"principal": containment.principal}))
             writes += brake_write
+        if state is State.AWAITING_APPROVAL:
+            writes.append(Insert(f"deciding:{containment.id}", {"principal": containment.principal}))
+        if ends_at is not None and containment.is_open:
+            writes.append(Insert(f"ending:{containment.id}", {"principal": containment.principal}))
         opened = _draft(kind, finding, containment.id, {"state": state, "mode": decision.mode})
         return writes, [*_judged(finding, decision, containment.id), opened]
 
@@ -190,6 +209,10 @@ async def _join(
         reason = FailureReason.ACTIVITY_AFTER
         joined = joined.changed(now, state=State.FAILED, failed_because=reason, failure=finding.reason[:500])
         kind = EntryKind.FAILED
+    elif _asks_for_another_lever(finding, decision, containment):
+        joined = _with_another_lever(joined, finding, decision, world, now)
+        kind = EntryKind.LEVER_PROPOSED
+        extra = await index_writes(joined, world.store)
     elif _may_go_on(containment, decision):
         brake, brake_write = await _brake(decision, world, now)
         decision = decision.with_vetoes(brake)
@@ -197,9 +220,7 @@ async def _join(
         if state is State.CLAIMED:
             joined = _claimed_again(joined, decision, evidence, now)
             kind = first_kind
-            extra = list(brake_write)
-            if await world.store.get(f"claimed:{joined.id}") is None:
-                extra.append(Insert(f"claimed:{joined.id}", {"principal": joined.principal}))
+            extra = [*brake_write, *await index_writes(joined, world.store)]
 
     async def build() -> tuple[list[Write], list[Draft]]:
         writes: list[Write] = [
@@ -227,6 +248,93 @@ def _shows_that_the_block_failed(finding: Finding, containment: Containment) -> 
     )
 
 
+def _asks_for_another_lever(finding: Finding, decision: Decision, containment: Containment) -> bool:
+    """Whether a person orders, about what is open, a lever that does not stand yet and that people must approve."""
+    standing = {pulled.lever for pulled in containment.pulled_levers if pulled.undone_at is None}
+    return (
+        finding.source is Source.ANALYST
+        and decision.mode is not Mode.OBSERVE
+        and decision.people > 0
+        and decision.lever not in {"", *standing}
+        and not decision.vetoes
+        and not containment.undoing
+        and containment.state not in (State.CLAIMED, State.HALF_OPEN)
+    )
+
+
+def _with_another_lever(
+    joined: Containment, finding: Finding, decision: Decision, world: World, now: datetime
+) -> Containment:
+    asked: dict[str, object] = {
+        "people_needed": decision.people,
+        "decide_by": now + world.policy.decide_within,
+        "reasons": (*joined.reasons, *decision.reasons)[-20:],
+    }
+    if joined.state in CONTAINED or joined.state is State.FAILED:
+        return joined.changed(now, next_lever=decision.lever, next_requested_by=finding.raised_by, **asked)
+    return joined.changed(
+        now,
+        state=State.AWAITING_APPROVAL,
+        lever=decision.lever,
+        requested_by=finding.raised_by,
+        automatic=False,
+        **asked,
+    )
+
+
+async def commit_changed(
+    c: Containment,
+    etag: str,
+    kind: EntryKind,
+    by: str,
+    body: dict[str, object],
+    world: World,
+    more: Sequence[Draft] = (),
+) -> None:
+    """
+    Commit a changed record with its lists, its entry and the note that people have to be told.
+
+    A record that is no longer open gives its principal free. Raises: Conflict when somebody else was first; StoreError.
+    """
+
+    async def build() -> tuple[list[Write], list[Draft]]:
+        writes: list[Write] = [
+            Replace(c.key, c.to_body(), etag),
+            *await index_writes(c, world.store),
+            *telling_note(c, world.now()),
+        ]
+        pointer = None if c.is_open else await world.store.get(f"open:{c.principal}")
+        if pointer is not None and pointer.body.get("containment") == c.id:
+            writes.append(Delete(pointer.key, pointer.etag))
+        return writes, [Draft(kind, by, c.principal, c.id, {"state": c.state, **body}), *more]
+
+    await commit_with_entries(world.store, build)
+
+
+async def index_writes(c: Containment, store: Store) -> list[Write]:
+    """
+    Give the writes that put a record on the lists it belongs to, and take it off those it does not.
+
+    The lists are indexes of keys: what is to be pulled, what waits for people, what is to be taken back, what is on
+    probation. ``verify:`` is not among them: it keeps its own time. Raises: StoreError.
+    """
+    wanted = {
+        "claimed:": c.state is State.CLAIMED,
+        "deciding:": c.waits_for_people,
+        "undoing:": c.undoing,
+        "probation:": c.state is State.HALF_OPEN,
+        "ending:": c.undo_at is not None and c.is_open and c.undo is None,
+    }
+    writes: list[Write] = []
+    for index, belongs in wanted.items():
+        record = await store.get(f"{index}{c.id}")
+        if belongs and record is None:
+            writes.append(Insert(f"{index}{c.id}", {"principal": c.principal}))
+        elif record is not None and not belongs:
+            writes.append(Delete(record.key, record.etag))
+    return writes
+
+
 def _may_go_on(containment: Containment, decision: Decision) -> bool:
     """
     Whether a new decision may claim what is open.
@@ -236,6 +344,9 @@ def _may_go_on(containment: Containment, decision: Decision) -> bool:
     waits = containment.state in (State.PROPOSED, State.AWAITING_APPROVAL)
     if decision.automatic and containment.state is State.AWAITING_APPROVAL and containment.pull is not None:
         return False  # the lever may have been pulled: a person looks before it is pulled again
+    if containment.undoing or decision.people:
+        return False
+    waits = waits or containment.state is State.HALF_OPEN
     refused = containment.failed_because is FailureReason.REFUSED
     failed = containment.state is State.FAILED and (refused or not decision.automatic)
     return decision.verdict is Verdict.CONTAIN and (waits or failed)
@@ -252,6 +363,10 @@ def _claimed_again(joined: Containment, decision: Decision, evidence: Evidence, 
         unchecked=decision.unchecked,
         vetoes=(),
         lever=decision.lever,
+        next_lever="",
+        decide_by=None,
+        undo=None,
+        probation_until=None,
         automatic=decision.automatic,
         claimed_at=now,
         pull=None,
@@ -333,7 +448,7 @@ def _first_state(decision: Decision) -> tuple[State, EntryKind]:
     if decision.mode is Mode.OBSERVE:
         return State.PROPOSED, EntryKind.PROPOSED
     waits = decision.verdict is Verdict.ASK or (decision.mode is Mode.APPROVE and decision.automatic)
-    if waits or not decision.lever:
+    if waits or not decision.lever or decision.people:
         return State.AWAITING_APPROVAL, EntryKind.PARKED
     return State.CLAIMED, EntryKind.CLAIMED
 
@@ -366,7 +481,17 @@ def _first_record(
         else (),
         is_open=state is not State.VETOED,
         armed_policies=evidence.armed.policies if isinstance(evidence.armed, Armed) else (),
+        people_needed=max(1, decision.people),
+        began_at=finding.first_seen,
+        would_contain=_would_contain(decision),
     )
+
+
+def _would_contain(decision: Decision) -> bool:
+    """Whether nothing but the mode or the storm brake keeps this from being contained by itself."""
+    only_the_brake = all(veto.guardrail == "storm-brake" for veto in decision.vetoes)
+    wanted = decision.wanted or decision.verdict
+    return decision.automatic and wanted is Verdict.CONTAIN and only_the_brake and not decision.people
 
 
 def armed_in_words(armed: Armed | NotArmed | Unknown) -> str:

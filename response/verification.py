@@ -1,8 +1,10 @@
 """
-Prove a containment: what the tenant shows, not what it accepted.
+Read the tenant back: a request that was accepted is not an effect.
 
-pulled ─► confirmed (risk reads high, nothing is processing) ─► proven (a denial was seen in the sign-in log).
-A principal that never asks for a token again stays confirmed: not yet tested, which is not proven.
+pulled ─► confirmed (the tenant reads as the lever should make it) ─► proven (a denial was seen in the sign-in log).
+A principal that never asks for a token again stays confirmed: not yet tested, which is not proven. What goes on after
+the block had its time, or after the last old token must be dead, makes it failed; the next lever is then proposed, or
+pulled where policy says so.
 """
 
 from __future__ import annotations
@@ -15,48 +17,103 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clients.errors import ClientError
 from clients.stores import Conflict, Delete, Replace, Write
-from clients.terms import AppId, Kind, ObjectId, ServicePrincipal, Unknown, object_id
-from response import breaker, gathering
-from response.containment import Containment, FailureReason, Proof, State
+from clients.terms import ObjectId, Unknown, object_id
+from response import acting, breaker, gathering
+from response.batches import Seen
+from response.containment import (
+    CONTAINED,
+    Containment,
+    ContainmentId,
+    FailureReason,
+    Proof,
+    State,
+)
 from response.evidence import Armed, NotArmed
 from response.ledger import Draft, EntryKind, commit_with_entries
-from response.levers import LEVERS
-from response.opening import ACTOR, armed_in_words, load_readable, telling_note
+from response.levers import (
+    CONFIRM_AGENT_COMPROMISED,
+    CONFIRM_COMPROMISED,
+    DISABLE_PRINCIPAL,
+    LEVERS,
+    next_lever,
+)
+from response.opening import (
+    ACTOR,
+    BITES_WITHIN,
+    armed_in_words,
+    index_writes,
+    load_readable,
+    telling_note,
+)
+from response.policy import Disabling, Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from clients.logs import Rows
     from clients.stores import Store
     from clients.terms import Policy, Risk
+    from response.policy import ResponsePolicy
     from response.world import World
 
 log = logging.getLogger("agentbreaker.verification")
 # Sign-in rows may take 20 minutes and more (facts); a principal that stays silent for a week is left as it is.
 _WATCHED_FOR: Final = timedelta(days=7)
 _PENDING: Final = frozenset({State.PULLED, State.CONFIRMED, State.NOT_COVERED})
+_RISK_LEVERS: Final = (CONFIRM_COMPROMISED.id, CONFIRM_AGENT_COMPROMISED.id)
+_SUCCESS: Final = "0"
+_BLOCKED: Final = "53003"  # by Conditional Access
+_DISABLED: Final = "7000112"  # the application is disabled
 
-# 53003: blocked by Conditional Access. ResultType is text. One row for each way of being refused, or the many
-# refusals of one principal would crowd out those of another.
-_DENIALS: Final = """
-AADServicePrincipalSignInLogs
-| where ResultType == "53003"
+# ResultType is text. One row for each way of being refused, or the many refusals of one principal would crowd out
+# those of another; and the first sign-in that a block should have refused.
+_SIGN_INS: Final = """
+union isfuzzy=true AADServicePrincipalSignInLogs, AADManagedIdentitySignInLogs
+| where ResultType in ("0", "53003", "7000112")
 | join kind=inner pulled on ServicePrincipalId
 | where CreatedDateTime >= PulledAt
+| where ResultType != "0" or CreatedDateTime > BitesAt
 | summarize arg_min(CreatedDateTime, Id) by ServicePrincipalId, ResultType, ConditionalAccessPolicies
 | project ServicePrincipalId, CreatedDateTime, Id, ResultType, ConditionalAccessPolicies
 """
+# What still worked on Graph after the last token from before the block must have been dead.
+_OUTLIVED: Final = """
+MicrosoftGraphActivityLogs
+| where ResponseStatusCode between (200 .. 299)
+| join kind=inner pulled on ServicePrincipalId
+| where TimeGenerated > DeadAt
+| summarize arg_min(TimeGenerated, RequestId) by ServicePrincipalId
+| project ServicePrincipalId, CreatedDateTime = TimeGenerated, Id = RequestId, ResultType = "outlived", ConditionalAccessPolicies = ""
+"""
+_OUTLIVED_CODE: Final = "outlived"
+_CLOCKS_DIFFER: Final = timedelta(minutes=5)
+_ROWS_ARRIVE: Final = timedelta(hours=2)
 
 
 @dataclass(frozen=True, slots=True)
-class Denial:
-    """One refused token request, as the sign-in log shows it. ``policies`` are those that refused it."""
+class SignIn:
+    """
+    One request as the log shows it: refused, or accepted where it should not have been.
+
+    ``code`` is ResultType, or ``outlived`` for a Graph call with a token that must be dead. ``policies`` are those
+    that refused it.
+    """
 
     principal: ObjectId
     at: datetime
     event_id: str
-    error_code: str
+    code: str
     policies: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBack:
+    """What the tenant shows now. ``effects`` has only containments that were read; the same for ``risks``."""
+
+    risks: Mapping[ObjectId, Risk] | Unknown
+    effects: Mapping[ContainmentId, Seen]
+    policies: tuple[Policy, ...] | Unknown
+    sign_ins: Sequence[SignIn]
 
 
 async def verify_pending(world: World) -> list[Containment]:
@@ -68,104 +125,187 @@ async def verify_pending(world: World) -> list[Containment]:
     pending = await _pending(world)
     if not pending:
         return []
-    risks = await _risks([c for c, _ in pending if _waits_for_risk(c)], world)
-    policies = await _policies(world)
-    denials = await _denials([c for c, _ in pending], world)
+    containments = [c for c, _ in pending]
+    waiting = [c for c in containments if _waits_for_effect(c)]
+    seen = ReadBack(
+        risks=await _risks([c for c in waiting if c.lever in _RISK_LEVERS], world),
+        effects=await _effects([c for c in waiting if c.lever not in _RISK_LEVERS], world),
+        policies=await _policies(world),
+        sign_ins=await _sign_ins(containments, world),
+    )
     changed = []
-    for containment, etag in pending:
-        after = judged(containment, risks, policies, denials, world.now())
-        if after is not containment and await _write(after, etag, world):
+    for before, etag in pending:
+        after = judged(before, seen, world.now())
+        if after is not before and await _write(after, etag, world):
             changed.append(after)
     return changed
 
 
-def judged(
-    before: Containment,
-    risks: dict[ObjectId, Risk] | Unknown,
-    policies: tuple[Policy, ...] | Unknown,
-    denials: Iterable[Denial],
-    now: datetime,
-) -> Containment:
-    """
-    Give the containment as the evidence makes it; the same object when nothing changed. Pure.
-
-    ``risks`` holds those that were read; a principal that is not in it has none.
-    """
-    after = before
-    if _waits_for_risk(before) and not isinstance(risks, Unknown):
-        after = _read_back(before, risks.get(before.principal), policies, now)
-    ours = set(after.armed_policies) | _blocking(policies)
-    proof = next((proof for denial in denials if (proof := _proof(after, denial, ours)) is not None), None)
-    if proof is not None:
+def judged(before: Containment, seen: ReadBack, now: datetime) -> Containment:
+    """Give the containment as the evidence makes it; the same object when nothing changed. Pure."""
+    after = _read_back(before, seen, now) if _waits_for_effect(before) else before
+    if failed := _did_not_bite(after, seen.sign_ins, now):
+        return failed
+    ours = set(after.armed_policies) | _blocking(seen.policies)
+    proof = next((proof for one in seen.sign_ins if (proof := _proof(after, one, ours)) is not None), None)
+    if proof is not None and after.state is not State.PROVEN:
         none = FailureReason.NONE
-        return after.changed(now, state=State.PROVEN, proof=proof, failure="", failed_because=none)
+        return after.changed(
+            now, state=State.PROVEN, proof=proof, proven_at=now, failure="", failed_because=none
+        )
     return after
 
 
-def _waits_for_risk(c: Containment) -> bool:
-    """Whether the risk has not read high yet; a late effect is seen even after we gave up waiting."""
+def _waits_for_effect(c: Containment) -> bool:
+    """Whether the effect has not been read yet; a late one is seen even after we gave up waiting."""
     return c.state is State.PULLED or c.failed_because is FailureReason.NOT_HIGH or _parked_unknown(c)
 
 
 def _parked_unknown(c: Containment) -> bool:
-    """Whether a person was asked because nobody could tell if the confirmation arrived."""
+    """Whether a person was asked because nobody could tell if the lever took effect."""
     return c.state is State.AWAITING_APPROVAL and c.pull is not None
 
 
-def _read_back(
-    before: Containment, risk: Risk | None, policies: tuple[Policy, ...] | Unknown, now: datetime
-) -> Containment:
-    if risk is not None and risk.confirmed:
-        armed = policies if isinstance(policies, Unknown) else breaker.armed(policies, _as_principal(before))
-        return before.changed(
-            now,
-            state=State.NOT_COVERED if isinstance(armed, NotArmed) else State.CONFIRMED,
-            confirmed_at=now,
-            failure="",
-            failed_because=FailureReason.NONE,
-            armed=armed_in_words(armed),
-            armed_policies=armed.policies if isinstance(armed, Armed) else (),
-        )
-    accepted = before.pull and before.pull.accepted_at
+def _read_back(before: Containment, seen: ReadBack, now: datetime) -> Containment:
+    if _took_effect(before, seen):
+        return _confirmed(before, seen.policies, now)
+    accepted = before.pull.accepted_at if before.pull else None
     lever = LEVERS[before.lever]
-    if before.state is State.PULLED and accepted and now - accepted > lever.settles_within:
+    unread = (
+        isinstance(seen.risks, Unknown) if before.lever in _RISK_LEVERS else before.id not in seen.effects
+    )
+    overdue = accepted is not None and now - accepted > lever.settles_within
+    if before.state is State.PULLED and overdue and not unread:
         minutes = int(lever.settles_within.total_seconds() // 60)
-        why = (
-            f"Graph accepted the confirmation, and {minutes} minutes later the risk still does not read high"
+        what = (
+            "the risk still does not read high"
+            if before.lever in _RISK_LEVERS
+            else "it still reads as before"
         )
+        why = f"Graph accepted {before.lever}, and {minutes} minutes later {what}"
         return before.changed(now, state=State.FAILED, failed_because=FailureReason.NOT_HIGH, failure=why)
     return before
 
 
+def _took_effect(c: Containment, seen: ReadBack) -> bool:
+    if c.lever in _RISK_LEVERS:
+        risk = None if isinstance(seen.risks, Unknown) else seen.risks.get(c.principal)
+        return risk is not None and risk.confirmed
+    return seen.effects.get(c.id) is Seen.DONE
+
+
+def _confirmed(before: Containment, policies: tuple[Policy, ...] | Unknown, now: datetime) -> Containment:
+    """Give the record once its effect was read. Whether a policy covers it matters for the risk levers only."""
+    read: dict[str, object] = {
+        "confirmed_at": now,
+        "failure": "",
+        "failed_because": FailureReason.NONE,
+        "decide_by": None,
+    }
+    if before.lever not in _RISK_LEVERS:
+        return before.changed(now, state=State.CONFIRMED, **read)
+    armed = (
+        policies if isinstance(policies, Unknown) else breaker.armed(policies, acting.as_principal(before))
+    )
+    return before.changed(
+        now,
+        state=State.NOT_COVERED if isinstance(armed, NotArmed) else State.CONFIRMED,
+        armed=armed_in_words(armed),
+        armed_policies=armed.policies if isinstance(armed, Armed) else (),
+        **read,
+    )
+
+
+def _did_not_bite(c: Containment, sign_ins: Sequence[SignIn], now: datetime) -> Containment | None:
+    """
+    Give the record as failed when something went on that should have ended; None when nothing did.
+
+    Where no policy covers the principal that is known already. A removal lever ends permissions or credentials, not
+    sign-ins that need neither, so a sign-in alone says nothing against it.
+    """
+    if c.state not in CONTAINED - {State.NOT_COVERED} or c.lever not in (*_RISK_LEVERS, DISABLE_PRINCIPAL.id):
+        return None
+    pulled = c.pull.accepted_at if c.pull else None
+    for one in sign_ins:
+        if one.principal != c.principal or pulled is None:
+            continue
+        if one.code == _SUCCESS and one.at > pulled + BITES_WITHIN:
+            minutes = int((one.at - pulled).total_seconds() // 60)
+            why = f"sign-in {one.event_id} succeeded {minutes} minutes after the lever was accepted"
+        elif one.code == _OUTLIVED_CODE and c.residual_until and one.at > c.residual_until + _CLOCKS_DIFFER:
+            why = f"Graph call {one.event_id} succeeded after the last token from before the block had to be dead"
+        else:
+            continue
+        return c.changed(
+            now, state=State.FAILED, failed_because=FailureReason.ACTIVITY_AFTER, failure=why[:500]
+        )
+    return None
+
+
 def _blocking(policies: tuple[Policy, ...] | Unknown) -> set[str]:
-    """Give the ids of enabled policies that block on high service principal risk, as they are now."""
+    """Give the ids of enabled policies that block on high risk, as they are now."""
     if isinstance(policies, Unknown):
         return set()
     return {p.id for p in policies if p.state == "enabled" and p.blocks and "high" in p.risk_levels}
 
 
-def _proof(containment: Containment, denial: Denial, ours: set[str]) -> Proof | None:
+def _proof(containment: Containment, denial: SignIn, ours: set[str]) -> Proof | None:
     """
     Tell whether a denial proves this containment.
 
-    Only a refusal after the pull that names one of the policies on high risk does. A refusal by some other
-    policy (a location, say), one that names none, or a disabled principal proves nothing about our lever.
+    Only a refusal after the pull that names one of the policies on high risk does; of a disabled principal, the
+    refusal that says so. A refusal by some other policy (a location, say), or one that names none, proves nothing
+    about our lever.
     """
     pulled = containment.pull.started_at if containment.pull else None
     if denial.principal != containment.principal or pulled is None or denial.at < pulled:
         return None
+    standing = {lever.lever for lever in containment.pulled_levers if lever.undone_at is None}
+    if denial.code == _DISABLED and DISABLE_PRINCIPAL.id in standing:
+        return Proof(denial.event_id, denial.at, denial.code, "")
     named = sorted(denial.policies & ours)
-    return Proof(denial.event_id, denial.at, denial.error_code, named[0]) if named else None
+    if denial.code != _BLOCKED or not named or containment.lever not in _RISK_LEVERS:
+        return None
+    return Proof(denial.event_id, denial.at, denial.code, named[0])
 
 
-def _as_principal(containment: Containment) -> ServicePrincipal:
-    return ServicePrincipal(
-        containment.principal,
-        AppId(containment.app_id),
-        containment.principal_name,
-        Kind(containment.kind),
-        None,
-        None,
+# --- what follows a failure ---------------------------------------------------------------------
+
+
+def with_next_lever(c: Containment, policy: ResponsePolicy, now: datetime) -> Containment:
+    """
+    Give a containment that did not stop its principal with the lever that is next: proposed, or claimed.
+
+    Claimed only where policy lets principals be disabled by itself, in mode enforce, for what was automatic. Pure;
+    the same object where there is nothing to propose.
+    """
+    if c.state not in (State.FAILED, State.NOT_COVERED) or c.next_lever or c.undoing or not c.touched:
+        return c
+    tried = tuple(pulled.lever for pulled in c.pulled_levers if pulled.undone_at is None)
+    lever = next_lever(acting.as_principal(c).kind, (*tried, c.lever), policy.levers)
+    if lever is None:
+        return c
+    by_itself = policy.disabling is Disabling.AUTOMATIC and policy.mode is Mode.ENFORCE and c.automatic
+    if by_itself and lever is DISABLE_PRINCIPAL:
+        why = f"{c.failure or c.armed}; {lever.id} is next, and AGENTBREAKER_DISABLE_PRINCIPAL says automatic"
+        return c.changed(
+            now,
+            state=State.CLAIMED,
+            lever=lever.id,
+            reasons=(*c.reasons, why)[-20:],
+            claimed_at=now,
+            pull=None,
+            proof=None,
+            confirmed_at=None,
+            failure="",
+            failed_because=FailureReason.NONE,
+        )
+    return c.changed(
+        now,
+        next_lever=lever.id,
+        next_requested_by=ACTOR,
+        people_needed=max(1, lever.people),
+        decide_by=now + policy.decide_within,
     )
 
 
@@ -189,7 +329,11 @@ async def _pending(world: World) -> list[tuple[Containment, str]]:
 def _to_be_watched(c: Containment, now: datetime) -> bool:
     pulled = (c.pull.accepted_at or c.pull.started_at) if c.pull else None
     undecided = c.state in _PENDING or c.failed_because is FailureReason.NOT_HIGH or _parked_unknown(c)
-    return undecided and pulled is not None and now - pulled <= _WATCHED_FOR
+    # What is proven is watched until the last old token is dead, and some for the rows to arrive.
+    proven = (
+        c.state is State.PROVEN and c.residual_until is not None and now < c.residual_until + _ROWS_ARRIVE
+    )
+    return (undecided or proven) and pulled is not None and now - pulled <= _WATCHED_FOR
 
 
 async def _forget(key: str, etag: str, store: Store) -> None:
@@ -201,14 +345,33 @@ async def _forget(key: str, etag: str, store: Store) -> None:
 
 async def _risks(waiting: Sequence[Containment], world: World) -> dict[ObjectId, Risk] | Unknown:
     """Read risks: one by one costs a tenant's second each, so from two on the list of all high risks is read."""
+    found: dict[ObjectId, Risk] = {}
+    graph = world.graph
     try:
-        if len(waiting) == 1:
-            risk = await world.graph.risk(waiting[0].principal)
-            return {risk.object_id: risk} if risk else {}
-        return await world.graph.high_risks() if waiting else {}
+        for lever in _RISK_LEVERS:
+            principals = [c.principal for c in waiting if c.lever == lever]
+            agents = lever == CONFIRM_AGENT_COMPROMISED.id
+            if len(principals) == 1:
+                (only,) = principals
+                risk = await (graph.agent_risk(only) if agents else graph.risk(only))
+                found |= {risk.object_id: risk} if risk else {}
+            elif principals:
+                found |= await (graph.high_agent_risks() if agents else graph.high_risks())
     except ClientError as error:
         log.warning("risks could not be read back: %s", error)
         return Unknown(str(error))
+    return found
+
+
+async def _effects(waiting: Sequence[Containment], world: World) -> dict[ContainmentId, Seen]:
+    """Look at what the other levers made of their principals; one that cannot be read is left out."""
+    found = {}
+    for c in waiting:
+        try:
+            found[c.id] = await acting.ACTIONS[c.lever].pulled(c, world)
+        except ClientError as error:
+            log.warning("the effect of a lever could not be read back: %s", type(error).__name__)
+    return found
 
 
 async def _policies(world: World) -> tuple[Policy, ...] | Unknown:
@@ -218,49 +381,57 @@ async def _policies(world: World) -> tuple[Policy, ...] | Unknown:
         return Unknown(str(error))
 
 
-async def _denials(pending: Sequence[Containment], world: World) -> list[Denial]:
-    pulls = {c.principal: c.pull.started_at for c in pending if c.pull is not None}
-    if not pulls:
+async def _sign_ins(pending: Sequence[Containment], world: World) -> list[SignIn]:
+    """Read refusals and what should have been refused, oldest first; a log that cannot be read gives none."""
+    pulled = [c for c in pending if c.pull is not None]
+    if not pulled:
         return []
     now = world.now()
-    try:
-        rows = await world.logs.query(denials_query(pulls), min(pulls.values()) - timedelta(minutes=5), now)
-    except ClientError as error:
-        log.warning("the sign-in log could not be read: %s", error)
-        return []
-    return denials_from(rows)
+    since = min(c.pull.started_at for c in pulled if c.pull) - timedelta(minutes=5)
+    found: list[SignIn] = []
+    outlived = [c for c in pulled if c.residual_until and now > c.residual_until]
+    for about, query in ((pulled, _SIGN_INS), (outlived, _OUTLIVED)):
+        if not about:
+            continue
+        try:
+            found += sign_ins_from(await world.logs.query(f"{pulls_as_table(about)}{query}", since, now))
+        except ClientError as error:
+            log.warning("the log could not be read for proof: %s", error)
+    return sorted(found, key=lambda one: one.at)
 
 
-def denials_query(pulls: dict[ObjectId, datetime]) -> str:
-    """Compose the query; only object ids that are GUIDs and times of ours are written into it."""
-    rows = ", ".join(
-        f'"{object_id(principal)}", datetime({at:%Y-%m-%dT%H:%M:%S.%fZ})' for principal, at in pulls.items()
-    )
-    return f"let pulled = datatable(ServicePrincipalId: string, PulledAt: datetime)[{rows}];{_DENIALS}"
+def pulls_as_table(pulled: Iterable[Containment]) -> str:
+    """Compose the table the queries join; only object ids that are GUIDs and times of ours are written into it."""
+    rows = []
+    for c in pulled:
+        if c.pull is None:
+            continue
+        bites = (c.pull.accepted_at or c.pull.started_at) + BITES_WITHIN
+        dead = (c.residual_until or bites) + _CLOCKS_DIFFER
+        times = ", ".join(f"datetime({at:%Y-%m-%dT%H:%M:%S.%fZ})" for at in (c.pull.started_at, bites, dead))
+        rows.append(f'"{object_id(c.principal)}", {times}')
+    columns = "ServicePrincipalId: string, PulledAt: datetime, BitesAt: datetime, DeadAt: datetime"
+    return f"let pulled = datatable({columns})[{', '.join(rows)}];"
 
 
-def denials_from(rows: Rows) -> list[Denial]:
-    """Parse the answer, oldest first. Raises: ValueError when columns are missing."""
-    at = {
-        name: rows.columns.index(name)
-        for name in ("ServicePrincipalId", "CreatedDateTime", "Id", "ResultType")
-    }
-    listed = rows.columns.index("ConditionalAccessPolicies")
-    denials = []
-    for row in rows.rows:
-        policies = _policies_in(row[listed])
-        denials.append(
-            Denial(
-                principal=object_id(row[at["ServicePrincipalId"]]),
-                at=row[at["CreatedDateTime"]],
-                event_id=str(row[at["Id"]]),
-                error_code=str(row[at["ResultType"]]),
-                policies=frozenset(
-                    str(p.get("id", "")).lower() for p in policies if p.get("result") == "failure"
-                ),
-            )
+def sign_ins_from(rows: Rows) -> list[SignIn]:
+    """Parse an answer. Raises: ValueError when columns are missing."""
+    names = ("ServicePrincipalId", "CreatedDateTime", "Id", "ResultType", "ConditionalAccessPolicies")
+    principal, at, event, code, listed = (rows.columns.index(name) for name in names)
+    return [
+        SignIn(
+            principal=object_id(row[principal]),
+            at=row[at],
+            event_id=str(row[event]),
+            code=str(row[code]),
+            policies=frozenset(
+                str(p.get("id", "")).lower()
+                for p in _policies_in(row[listed])
+                if p.get("result") == "failure"
+            ),
         )
-    return sorted(denials, key=lambda denial: denial.at)
+        for row in rows.rows
+    ]
 
 
 def _policies_in(cell: object) -> list[dict[str, Any]]:
@@ -284,9 +455,21 @@ _KINDS: Final = {
 
 async def _write(after: Containment, etag: str, world: World) -> bool:
     """Commit a changed record; False when a finding joined meanwhile: the next settle judges the newer record."""
+    further = with_next_lever(after, world.policy, world.now())
 
     async def build() -> tuple[list[Write], list[Draft]]:
-        return [Replace(after.key, after.to_body(), etag), *telling_note(after, world.now())], [_draft(after)]
+        writes: list[Write] = [
+            Replace(further.key, further.to_body(), etag),
+            *await index_writes(further, world.store),
+            *telling_note(further, world.now()),
+        ]
+        drafts = [_draft(after)]
+        if further is not after:
+            kind = EntryKind.CLAIMED if further.state is State.CLAIMED else EntryKind.LEVER_PROPOSED
+            lever = further.next_lever or further.lever
+            body = {"state": further.state, "lever": lever}
+            drafts.append(Draft(kind, ACTOR, further.principal, further.id, body))
+        return writes, drafts
 
     try:
         await commit_with_entries(world.store, build)

@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from response.alive import Heard
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime, timedelta
@@ -61,6 +63,8 @@ class World:
     policies_max_age: timedelta
     batch_size: int
     now: Callable[[], datetime]
+    heard: Heard = field(default_factory=Heard)
+    """What this process has noticed of requests that others have under way."""
     policies_gate: PoliciesGate = field(default_factory=PoliciesGate)
     background: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_IN_BACKGROUND))
     """To be held for a log query that can wait: whoever has no time finds one of the client's free."""

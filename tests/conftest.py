@@ -12,13 +12,15 @@ for folder in ("response", "simtenant", "."):
 
 from desk_app import desk  # noqa: E402  # found by the path above
 
-from response import turns  # noqa: E402
+from response import alive, batches, turns  # noqa: E402
 
 
 @pytest.fixture
 def quick_turns(monkeypatch):
     """Let the tenant's ID Protection second pass quickly where a test is not about it."""
     monkeypatch.setattr(turns, "INTERVAL", timedelta(milliseconds=5))
+    for module in (alive, batches):  # and let a process that died be noticed quickly
+        monkeypatch.setattr(module, "SILENT_FOR", timedelta(milliseconds=400))
 
 
 @pytest.fixture

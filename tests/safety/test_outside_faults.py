@@ -13,7 +13,7 @@ from clients import retry
 from clients.stores import StoreUnreachable
 from clients.terms import object_id
 from detections.sweep import sweep_rules
-from response import flow, pulling
+from response import batches, flow
 from response.finding import Finding, Source, Tier
 from simtenant.faults import FaultKind
 
@@ -59,7 +59,7 @@ async def test_a_connection_dropped_before_the_write_is_sent_again_only_after_lo
     await settle(app)
     assert (answer.status, await state(app), app.confirms(status=None)) == (202, "claimed", 1)
 
-    later = app.process.world.now() + pulling.SEND_AGAIN_AFTER + timedelta(seconds=1)
+    later = app.process.world.now() + batches.SEND_AGAIN_AFTER + timedelta(seconds=1)
     await settle(app, now=lambda: later)
     await settle(app)
 

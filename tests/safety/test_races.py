@@ -10,7 +10,7 @@ from desk_app import desk
 from clients.stores import Put
 from clients.terms import object_id
 from handlers.process import build
-from response import flow, gathering, ledger, pulling, telling
+from response import batches, flow, gathering, ledger, pulling, telling
 from response.containment import State
 from response.finding import Finding, Source, Tier
 from response.opening import AFTER_CONTAINMENT, load, open_or_join
@@ -358,8 +358,8 @@ async def test_a_confirmation_that_is_heard_of_late_is_the_truth_about_the_princ
     monkeypatch.setattr(world.graph, "confirm_compromised", slow)
     sending = asyncio.create_task(flow.respond(finding(app), world))
     await asyncio.sleep(0.5)
-    (claimed,) = await pulling._all_claimed(world)
-    await pulling._park([claimed[0]], "a person stopped it", world)
+    (claimed,) = await batches.all_waiting(pulling.PULL, world)
+    await pulling.PULL._park([claimed[0]], "a person stopped it", world)
     assert (await app.containments())[0]["state"] == "awaiting_approval"
 
     gate.set()

@@ -1,0 +1,200 @@
+"""
+What each lever does through Graph: pull, look whether it took effect, take back, look whether that took effect.
+
+``response/levers.py`` says it in words; here are the calls. Nothing here decides or records.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from clients.errors import BadRequest
+from clients.stores import Put
+from clients.terms import AppId, Kind, ServicePrincipal
+from response.batches import Seen
+from response.ledger import Draft, EntryKind, commit_with_entries
+from response.levers import (
+    CONFIRM_AGENT_COMPROMISED,
+    CONFIRM_COMPROMISED,
+    DISABLE_PRINCIPAL,
+    REMOVE_APP_ROLES,
+    REMOVE_CREDENTIALS,
+    REMOVE_GRANTS,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from clients.graph import GraphClient
+    from clients.stores import Write
+    from clients.terms import ObjectId, Risk
+    from response.containment import Containment
+    from response.world import World
+
+ACTOR: Final = "agentbreaker"
+
+
+def as_principal(c: Containment) -> ServicePrincipal:
+    """Give what the record knows of its principal; owner and state are not in it."""
+    return ServicePrincipal(
+        c.principal, AppId(c.app_id), c.principal_name, Kind(c.kind or Kind.OTHER), None, None
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Risk:
+    """A lever of ID Protection: many in one call, read back as risk."""
+
+    confirm: Callable[[GraphClient, Sequence[ObjectId]], Awaitable[datetime]]
+    dismiss: Callable[[GraphClient, Sequence[ObjectId]], Awaitable[datetime]]
+    read: Callable[[GraphClient, ObjectId], Awaitable[Risk | None]]
+
+    async def pull(self, batch: Sequence[Containment], world: World) -> datetime:
+        return await self.confirm(world.graph, [c.principal for c in batch])
+
+    async def undo(self, batch: Sequence[Containment], world: World) -> datetime:
+        return await self.dismiss(world.graph, [c.principal for c in batch])
+
+    async def pulled(self, c: Containment, world: World) -> Seen:
+        risk = await self.read(world.graph, c.principal)
+        if risk is not None and risk.state == "confirmedCompromised":
+            return Seen.DONE
+        return Seen.PROCESSING if risk is not None and risk.is_processing else Seen.NO_SIGN
+
+    async def undone(self, c: Containment, world: World) -> Seen:
+        risk = await self.read(world.graph, c.principal)
+        if risk is None or risk.state in ("dismissed", "none"):
+            return Seen.DONE
+        return Seen.PROCESSING if risk.is_processing else Seen.NO_SIGN
+
+
+class _Disable:
+    """Disabling: one by one, read back as accountEnabled."""
+
+    async def pull(self, batch: Sequence[Containment], world: World) -> datetime:
+        return await self._set(batch, world, enabled=False)
+
+    async def undo(self, batch: Sequence[Containment], world: World) -> datetime:
+        return await self._set(batch, world, enabled=True)
+
+    async def _set(self, batch: Sequence[Containment], world: World, *, enabled: bool) -> datetime:
+        (c,) = batch
+        await world.graph.set_enabled(as_principal(c), enabled)
+        return datetime.now(UTC)
+
+    async def pulled(self, c: Containment, world: World) -> Seen:
+        return await self._reads(c, world, enabled=False)
+
+    async def undone(self, c: Containment, world: World) -> Seen:
+        return await self._reads(c, world, enabled=True)
+
+    async def _reads(self, c: Containment, world: World, *, enabled: bool) -> Seen:
+        found = await world.graph.service_principal(c.principal)
+        return Seen.DONE if found.account_enabled is enabled else Seen.NO_SIGN
+
+
+@dataclass(frozen=True, slots=True)
+class _Removal:
+    """Taking something away: what is there is written down first, because undo needs it."""
+
+    lever: str
+    read: Callable[[GraphClient, ServicePrincipal], Awaitable[Any]]
+    remove: Callable[[GraphClient, Any], Awaitable[None]]
+    restore: Callable[[GraphClient, Any], Awaitable[tuple[str, ...]]]
+
+    async def prepare(self, c: Containment, world: World) -> None:
+        """Write the snapshot, once: after a half-done removal the first one is what has to be restored."""
+        key = snapshot_key(c, self.lever)
+        if await world.store.get(key) is not None:
+            return
+        held = await self.read(world.graph, as_principal(c))
+        body = held.to_body()
+
+        async def build() -> tuple[list[Write], list[Draft]]:
+            draft = Draft(EntryKind.SNAPSHOT, ACTOR, c.principal, c.id, {"lever": self.lever, "record": key})
+            return [Put(key, body)], [draft]
+
+        await commit_with_entries(world.store, build)
+
+    async def pull(self, batch: Sequence[Containment], world: World) -> datetime:
+        (c,) = batch
+        await self.remove(world.graph, await self._snapshot(c, world))
+        return datetime.now(UTC)
+
+    async def undo(self, batch: Sequence[Containment], world: World) -> datetime:
+        (c,) = batch
+        left = await self.restore(world.graph, await self._snapshot(c, world))
+        await world.store.commit([Put(f"{snapshot_key(c, self.lever)}:left", {"left": list(left)})])
+        return datetime.now(UTC)
+
+    async def _snapshot(self, c: Containment, world: World) -> Any:
+        record = await world.store.get(snapshot_key(c, self.lever))
+        if record is None:
+            raise BadRequest("Agentbreaker", "the record of what was taken away is gone")
+        return self.parse(record.body)
+
+    async def pulled(self, c: Containment, world: World) -> Seen:
+        held = await self.read(world.graph, as_principal(c))
+        return Seen.DONE if self.empty(held) else Seen.NO_SIGN
+
+    async def undone(self, _c: Containment, _world: World) -> Seen:
+        # Restoring reads what is there first and makes nothing twice: doing it again is how one looks.
+        return Seen.NO_SIGN
+
+
+def snapshot_key(c: Containment, lever: str) -> str:
+    """Give the key under which a removal lever keeps what it took away."""
+    return f"snapshot:{c.id}:{lever}"
+
+
+async def not_restored(c: Containment, world: World) -> tuple[str, ...]:
+    """Say what undo could not bring back, in words. Raises: StoreError."""
+    records = [await world.store.get(f"{snapshot_key(c, pulled.lever)}:left") for pulled in c.pulled_levers]
+    return tuple(str(item) for record in records if record is not None for item in record.body["left"])
+
+
+_RISK: Final = _Risk(
+    lambda graph, ids: graph.confirm_compromised(ids),
+    lambda graph, ids: graph.dismiss(ids),
+    lambda graph, principal: graph.risk(principal),
+)
+_AGENT_RISK: Final = _Risk(
+    lambda graph, ids: graph.confirm_agents_compromised(ids),
+    lambda graph, ids: graph.dismiss_agents(ids),
+    lambda graph, principal: graph.agent_risk(principal),
+)
+ACTIONS: Final[dict[str, _Risk | _Disable | _Removal]] = {
+    CONFIRM_COMPROMISED.id: _RISK,
+    CONFIRM_AGENT_COMPROMISED.id: _AGENT_RISK,
+    DISABLE_PRINCIPAL.id: _Disable(),
+    REMOVE_CREDENTIALS.id: _Removal(
+        REMOVE_CREDENTIALS.id,
+        lambda graph, principal: graph.credentials(principal),
+        lambda graph, held: graph.remove_credentials(held),
+        lambda graph, held: graph.restore_credentials(held),
+    ),
+    REMOVE_APP_ROLES.id: _Removal(
+        REMOVE_APP_ROLES.id,
+        lambda graph, principal: graph.app_role_assignments(principal),
+        lambda graph, held: graph.remove_app_role_assignments(held),
+        lambda graph, held: graph.restore_app_role_assignments(held),
+    ),
+    REMOVE_GRANTS.id: _Removal(
+        REMOVE_GRANTS.id,
+        lambda graph, principal: graph.delegated_grants(principal),
+        lambda graph, held: graph.remove_delegated_grants(held),
+        lambda graph, held: graph.restore_delegated_grants(held),
+    ),
+}
+
+
+async def prepare(lever: str, batch: Sequence[Containment], world: World) -> None:
+    """Write down what a removal lever will take away. Raises: ClientError; StoreError. Nothing was taken then."""
+    match ACTIONS[lever]:
+        case _Removal() as removal:
+            for c in batch:
+                await removal.prepare(c, world)
+        case _:
+            return
