@@ -9,15 +9,17 @@ import asyncio
 import json
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from desk_app import ANALYST, PLAYBOOK, desk
-from killed_process import ROOT
+from killed_process import ROOT  # puts the project on the path, too
 
 from clients.stores import Delete
 from response import flow, ledger
 
+MARK = "<!-- points: written by tests/safety/test_kill_points.py when it is run as a program -->"
 PAGE = ROOT / "docs" / "reliability.md"
 SHARDS = 4
 """The points are dealt to as many tests, so that two workers share them."""
@@ -208,3 +210,25 @@ async def test_every_await_point_is_on_the_page(story):
         found |= (await points(story, make))[1]
 
     assert [point for point in sorted(found) if f"`{point}`" not in page] == []
+
+
+async def write_the_page(directory):
+    """Write the points into the page. ``python tests/safety/test_kill_points.py`` runs this."""
+    changes = {"AUTOMATIC_PER_HOUR": "1000", "AUTOMATIC_PER_DAY": "10000", "AUTOMATIC_SHARE_PERCENT": "100"}
+    async with desk(directory, **changes) as app:
+        mortal = await Mortal.start()
+        story = Story(app, mortal, directory)
+        containing, undoing = (set((await points(story, make))[1]) for make in (story.incident, story.undo))
+        await mortal.stop()
+    rows = [
+        f"| `{point}` | {'yes' if point in containing else ''} | {'yes' if point in undoing else ''} |"
+        for point in sorted(containing | undoing)
+    ]
+    table = ["| await point | in a containment | in an undo |", "| --- | --- | --- |", *rows]
+    head = PAGE.read_text(encoding="utf-8").split(MARK)[0]
+    PAGE.write_text(f"{head}{MARK}\n" + "\n".join(table) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(write_the_page(Path(folder)))
