@@ -81,6 +81,7 @@ async def build(settings: Settings) -> Process:
     from clients.logs import LogsClient
     from clients.sentinel import SentinelClient
     from clients.stores import open_store
+    from clients.webhook import WebhookClient
     from detections import catalog
     from response.turns import Turns
     from response.world import World
@@ -114,6 +115,9 @@ async def build(settings: Settings) -> Process:
         policies_max_age=settings.policies_max_age,
         batch_size=settings.batch_size,
         now=lambda: datetime.now(UTC),
+        webhook=WebhookClient(settings.webhook_url, settings.webhook_secret, http)
+        if settings.webhook_url
+        else None,
     )
     return Process(settings, rules, world, (logs, http, store, credential))
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clients.sentinel import SentinelClient
     from clients.stores import Store
     from clients.terms import ObjectId
+    from clients.webhook import WebhookClient
     from response.policy import ResponsePolicy
     from response.turns import Turns
 
@@ -49,7 +50,7 @@ class PoliciesGate:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Clients, store and policy of one process; ``now`` gives aware UTC."""
+    """Clients, store and policy of one process; ``now`` gives aware UTC. ``webhook`` None: nobody is told by one."""
 
     graph: GraphClient
     logs: LogsClient
@@ -61,6 +62,7 @@ class World:
     policies_max_age: timedelta
     batch_size: int
     now: Callable[[], datetime]
+    webhook: WebhookClient | None = None
     policies_gate: PoliciesGate = field(default_factory=PoliciesGate)
     background: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_IN_BACKGROUND))
     """To be held for a log query that can wait: whoever has no time finds one of the client's free."""
