@@ -13,6 +13,9 @@ ROUTES = {
     "killswitch": "Containment.Approve",
     "readiness": "Containment.Read",
     "dormant": "Containment.Read",
+    "signals": "Signal.Submit",
+    "notifications": "Containment.Read",
+    "retry_notifications": "Containment.Execute",
 }
 
 
