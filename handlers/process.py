@@ -32,6 +32,7 @@ log = logging.getLogger("agentbreaker.process")
 _HEAVY: Final = (
     "handlers.incidents",
     "handlers.analyst",
+    "handlers.signals",
     "handlers.sweeps",
     "handlers.health",
     "azure.identity.aio",

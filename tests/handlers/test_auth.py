@@ -16,6 +16,7 @@ ROUTES = {
     "signals": "Signal.Submit",
     "notifications": "Containment.Read",
     "retry_notifications": "Containment.Execute",
+    "openapi": "Containment.Read",
 }
 
 

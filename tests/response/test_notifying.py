@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
+import signal
+import sys
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from desk_app import desk, identity
@@ -18,6 +21,8 @@ from response.containment import State
 from response.finding import Finding, Source, Tier
 from response.opening import load, telling_note
 from settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -227,6 +232,53 @@ async def test_a_sender_that_died_before_it_could_mark_sends_again_with_the_same
     await telling.retold(later(world, seconds=30))
     assert len(receiver.got) == 1  # the claim of the dead still stands
     await telling.retold(later(world, seconds=50))
+
+    assert len(receiver.got) == 2
+    assert len({got.id for got in receiver.got}) == 1
+    assert await world.store.scan("notify:") == []
+
+
+SENDER = """
+import asyncio, sys
+from datetime import UTC, datetime
+from types import SimpleNamespace
+import httpx
+from clients.stores import open_store
+from clients.webhook import WebhookClient
+from response import notifying
+
+async def main(place, tenant, url, secret):
+    async with httpx.AsyncClient() as http:
+        world = SimpleNamespace(
+            store=open_store(place, tenant, None),
+            webhook=WebhookClient(url, secret, http),
+            now=lambda: datetime.now(UTC),
+        )
+        await notifying.notify_due(world)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_a_process_killed_while_it_sends_leaves_the_message_to_another(told, receiver):
+    """SIGKILL after the receiver has the message, and before the sender hears so."""
+    world, settings = told.process.world, told.process.settings
+    await flow.respond(finding(told), replace(world, webhook=None))
+    containment, _ = await load(world.store, (await told.containments())[0]["id"])
+    await world.store.commit(telling_note(containment, world.now()))
+    receiver.answers = [None, 200]
+    sender = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SENDER, settings.store, settings.tenant_id, receiver.url, SECRET, cwd=ROOT
+    )
+    while not receiver.got:
+        assert sender.returncode is None, "the sender ended before it had sent"
+        await asyncio.sleep(0.02)
+    sender.send_signal(signal.SIGKILL)
+    assert await sender.wait() == -signal.SIGKILL
+
+    await telling.retold(later(world, seconds=30))
+    assert len(receiver.got) == 1  # its claim still stands
+    await telling.retold(later(world, seconds=60))
 
     assert len(receiver.got) == 2
     assert len({got.id for got in receiver.got}) == 1
