@@ -45,6 +45,11 @@ _OTHER_LEVER: Final = {
     State.CONFIRMED: "The tenant reads as the lever should have left it; no denied sign-in has been seen yet",
     State.NOT_COVERED: "NOT blocked: the lever was accepted, and it does not block this principal",
 }
+_AFTER_A_LEVER: Final = {
+    State.VETOED: "A guardrail refused; what was pulled before may stand, look in Entra",
+    State.REJECTED: "A person rejected the proposed lever; what was pulled before may stand, look in Entra",
+    State.EXPIRED: "Nobody decided in time about the proposed lever; what was pulled before may stand, look in Entra",
+}
 TOLD_BY_WEBHOOK: Final = frozenset(
     {
         State.AWAITING_APPROVAL,
@@ -63,8 +68,10 @@ def headline(c: Containment) -> str:
     """Say in one line where a containment stands, and never more than is known. No text of the tenant is in it."""
     if c.undoing:
         return "A person has ordered the containment to be undone; it is being taken back"
-    if c.state is State.CONFIRMED and c.lever in _CONFIRMING and not c.armed_policies:
+    if cover_unread(c):
         return "Risk reads high; whether a policy blocks it could not be read"
+    if c.touched and c.state in _AFTER_A_LEVER:
+        return _AFTER_A_LEVER[c.state]
     if c.state is State.AWAITING_APPROVAL and c.touched:
         return (
             "Waiting for a person: the principal is, or may be, confirmed compromised already; look in Entra"
@@ -72,6 +79,11 @@ def headline(c: Containment) -> str:
     if c.lever not in _CONFIRMING and c.state in _OTHER_LEVER:
         return _OTHER_LEVER[c.state]
     return HEADLINES[c.state]
+
+
+def cover_unread(c: Containment) -> bool:
+    """Whether the confirmation stands and nobody could read if an enabled policy makes a block of it."""
+    return c.state is State.CONFIRMED and c.lever in _CONFIRMING and not c.armed_policies
 
 
 def next_steps(c: Containment) -> tuple[str, ...]:
@@ -99,7 +111,8 @@ def next_steps(c: Containment) -> tuple[str, ...]:
         case State.PULLED | State.CONFIRMED | State.PROVEN if not c.undoing:
             return ("Nothing has to be done now.", _undo_route(c))
         case State.EXPIRED | State.REJECTED:
-            return (f"Should it be contained after all, order it: {order}",)
+            undo = (_undo_route(c),) if c.touched else ()
+            return (f"Should it be contained after all, order it: {order}", *undo)
         case State.HALF_OPEN if c.probation_until:
             return (
                 f"Nothing has to be done. Until {moment(c.probation_until)} one corroborated finding contains it again.",
@@ -154,9 +167,9 @@ def plain(text: str, limit: int = _LONGEST_LINE) -> str:
     """
     line = " ".join("".join(ch if ch.isprintable() else " " for ch in str(text)).split())
     line = re.sub(r"(?<=\w)\.(?=[^\W\d_])", "[.]", line)  # a dot before a letter; times and numbers stay
-    for found, instead in (("://", "[:]//"), ("@", "(at)"), ("](", "] ("), ("{{", "{ {")):
+    for found, instead in (("://", "[:]//"), ("@", "(at)"), ("](", "] (")):
         line = line.replace(found, instead)
-    line = re.sub(r"[*~`]", "'", line)
+    line = re.sub(r"\{(?=\{)", "{ ", re.sub(r"[*~`]", "'", line))
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 

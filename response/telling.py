@@ -17,7 +17,7 @@ from response import notifying
 from response.containment import Approval, Containment, IncidentRef, PullOutcome, State
 from response.ledger import Draft, EntryKind, commit_with_entries
 from response.levers import LEVERS
-from response.notices import headline, moment, next_steps, span
+from response.notices import cover_unread, headline, moment, next_steps, span
 from response.opening import ACTOR, load
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def compose(c: Containment) -> str:
 def _done(c: Containment) -> list[str]:
     done = [f"State: {c.state}. Mode: {_safe(c.mode)}. Lever: {_safe(c.lever or 'none')}."]
     done.append(f"Breaker: {_safe(c.armed)}.")
-    if c.state is State.CONFIRMED and not c.armed_policies:
+    if cover_unread(c):
         done.append(
             "Whether an enabled policy covers the principal could not be read: treat it as not blocked."
         )

@@ -1,10 +1,13 @@
 """The words of the incident comment and of notifications, for records in every state."""
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from builders import AGENT, ANALYST, NOON
+from hypothesis import given
+from hypothesis import strategies as st
 
 from response.containment import (
     Approval,
@@ -61,6 +64,23 @@ def test_only_a_seen_refusal_is_called_blocked(state, pulled):
     head = compose(containment(state=state, **changes)).split("</b>")[0]
 
     assert ("Blocked" in head) is (state is State.PROVEN)
+
+
+@pytest.mark.parametrize("state", [State.VETOED, State.REJECTED, State.EXPIRED])
+def test_what_was_pulled_before_is_not_denied_when_a_further_lever_is_not(state):
+    text = compose(containment(state=state))
+
+    assert "Not contained" not in text
+    assert "may stand" in text
+    assert "/undo with" in text
+    assert "Not contained" in compose(waiting(state=state))
+
+
+def test_a_disabled_principal_is_not_said_to_lack_a_policy():
+    c = containment(state=State.CONFIRMED, lever="disable-principal", armed_policies=())
+
+    assert "could not be read" not in compose(c)
+    assert "could not be read" in compose(replace(c, lever="confirm-compromised"))
 
 
 def test_owners_are_named_and_escaped():
@@ -268,6 +288,17 @@ def test_residual_access_and_deadlines_are_there_for_programs():
 )
 def test_plain_text_is_harmless(given, made):
     assert plain(given) == made
+
+
+@given(st.text(max_size=600))
+def test_no_text_stays_dangerous(text):
+    made = plain(text)
+
+    for poison in ("://", "@", "](", "{{", "`", "\n"):
+        assert poison not in made
+    assert made.isprintable()
+    assert re.search(r"\w\.[^\W\d_]", made) is None
+    assert len(made) <= 300
 
 
 @pytest.mark.parametrize(
