@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid5
 
 from clients.stores import Put, Write
-from response.containment import Containment, FailureReason, State
+from response.containment import CONTAINED, Containment, FailureReason, State
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -76,9 +76,9 @@ def headline(c: Containment) -> str:
         return (
             "Waiting for a person: the principal is, or may be, confirmed compromised already; look in Entra"
         )
-    if c.lever not in _CONFIRMING and c.state in _OTHER_LEVER:
-        return _OTHER_LEVER[c.state]
-    return HEADLINES[c.state]
+    said = _OTHER_LEVER.get(c.state) if c.lever not in _CONFIRMING else None
+    further = "; a further lever waits for approval" if waits_for_people(c) and c.next_lever else ""
+    return f"{said or HEADLINES[c.state]}{further}"
 
 
 def cover_unread(c: Containment) -> bool:
@@ -93,7 +93,7 @@ def next_steps(c: Containment) -> tuple[str, ...]:
         case State.AWAITING_APPROVAL:
             return _to_decide(c)
         case State.FAILED if c.next_lever:
-            return (f"Lever {c.next_lever} is proposed. {_decision(c)}",)
+            return (*_to_decide(c), _undo_route(c))
         case State.FAILED if c.failed_because is FailureReason.REFUSED:
             return (f"Nothing took effect. After the cause is mended, order it again: {order}",)
         case State.FAILED:
@@ -102,14 +102,13 @@ def next_steps(c: Containment) -> tuple[str, ...]:
                 _undo_route(c),
             )
         case State.NOT_COVERED:
-            proposed = (f"Lever {c.next_lever} is proposed. {_decision(c)}",) if c.next_lever else ()
+            cover = "Or cover it by an enabled policy that blocks on high risk (see Breaker)."
+            return (*(_to_decide(c) if c.next_lever else ()), cover, _undo_route(c))
+        case State.PULLED | State.CONFIRMED | State.PROVEN if not c.undoing:
             return (
-                *proposed,
-                "Or cover it by an enabled policy that blocks on high risk (see Breaker).",
+                *(_to_decide(c) if c.next_lever else ("Nothing has to be done now.",)),
                 _undo_route(c),
             )
-        case State.PULLED | State.CONFIRMED | State.PROVEN if not c.undoing:
-            return ("Nothing has to be done now.", _undo_route(c))
         case State.EXPIRED | State.REJECTED:
             undo = (_undo_route(c),) if c.touched else ()
             return (f"Should it be contained after all, order it: {order}", *undo)
@@ -121,11 +120,21 @@ def next_steps(c: Containment) -> tuple[str, ...]:
             return ()
 
 
+def waits_for_people(c: Containment) -> bool:
+    """Whether somebody is asked to decide: about the containment, or about a further lever beside those pulled."""
+    return c.state is State.AWAITING_APPROVAL or (
+        c.next_lever != "" and c.state in CONTAINED | {State.FAILED}
+    )
+
+
 def _to_decide(c: Containment) -> tuple[str, ...]:
     look = ("Look at the principal in Entra first: a lever may have been pulled.",) if c.touched else ()
+    if c.next_lever:
+        look = (f"Lever {c.next_lever} is proposed beside what was pulled.",)
     if not (c.next_lever or c.lever):
         return (*look, "No lever that is switched on reaches this principal; a person stops it in Entra.")
-    given = len({approval.by for approval in c.approvals if approval.decision == "approve"})
+    lever = c.next_lever or c.lever
+    given = len({one.by for one in c.approvals if one.decision == "approve" and one.lever == lever})
     missing = max(c.people_needed - given, 1)
     people = "one person" if missing == 1 else f"{missing} different people"
     by = f" Decide by {moment(c.decide_by)}." if c.decide_by else ""
@@ -245,7 +254,7 @@ def _lines(c: Containment, now: datetime) -> tuple[str, ...]:
     lines += [f"Refused by {plain(veto)}" for veto in c.vetoes[:3]]
     if c.residual_until and c.touched:
         lines.append(f"Tokens issued before may work until {moment(c.residual_until)}.")
-    return (*lines[: _MOST_LINES - 3], *next_steps(c)[:3])
+    return (*lines[: _MOST_LINES - 4], *next_steps(c)[:4])
 
 
 def _fields(c: Containment, now: datetime) -> dict[str, Any]:
@@ -259,6 +268,7 @@ def _fields(c: Containment, now: datetime) -> dict[str, Any]:
         "principalId": c.principal,
         "lever": c.lever,
         "nextLever": c.next_lever,
+        "waitsForPeople": waits_for_people(c),
         "automatic": c.automatic,
         "decideBy": c.decide_by and c.decide_by.isoformat(),
         "residualAccessUntil": c.residual_until and c.residual_until.isoformat(),

@@ -112,9 +112,17 @@ def test_two_people_are_asked_for_while_nobody_has_decided():
 
 
 def test_the_same_person_twice_is_one_person():
-    twice = (Approval("ada", "approve", "yes", NOON, "x"), Approval("ada", "approve", "yes", LATER, "x"))
+    lever = "remove-grants"
+    twice = tuple(Approval("ada", "approve", "yes", at, lever) for at in (NOON, LATER))
 
-    assert "one person" in " ".join(next_steps(waiting(people_needed=2, approvals=twice)))
+    assert "one person" in " ".join(next_steps(waiting(lever=lever, people_needed=2, approvals=twice)))
+
+
+def test_an_approval_of_an_earlier_lever_is_none_of_the_next():
+    earlier = (Approval("ada", "approve", "yes", NOON, "confirm-compromised"),)
+    c = containment(next_lever="remove-grants", people_needed=2, approvals=earlier)
+
+    assert "2 different people" in " ".join(next_steps(c))
 
 
 def test_without_a_lever_nobody_is_sent_to_an_approval_that_could_do_nothing():
@@ -124,15 +132,20 @@ def test_without_a_lever_nobody_is_sent_to_an_approval_that_could_do_nothing():
     assert "No lever" in steps
 
 
-def test_the_next_lever_is_proposed_with_the_route_that_approves_it():
-    failed = containment(
-        state=State.FAILED, failed_because=FailureReason.ACTIVITY_AFTER, next_lever="disable-principal"
-    )
+@pytest.mark.parametrize(
+    "state", [State.PULLED, State.CONFIRMED, State.PROVEN, State.NOT_COVERED, State.FAILED]
+)
+def test_the_next_lever_is_proposed_with_the_route_that_approves_it(state):
+    c = containment(state=state, next_lever="disable-principal", decide_by=NOON + timedelta(hours=4))
 
-    steps = " ".join(next_steps(failed))
+    steps = " ".join(next_steps(c))
 
     assert "Lever disable-principal is proposed" in steps
-    assert f"/api/containments/{failed.id}/approval" in steps
+    assert f"Approve or reject disable-principal: POST /api/containments/{c.id}/approval" in steps
+    assert "Decide by 2026-11-24 16:00 UTC" in steps
+    assert "waits for approval" in compose(c).split("</b>")[0]
+    assert the_note(c).body["fields"]["waitsForPeople"] is True
+    assert the_note(replace(c, next_lever="")).body["fields"]["waitsForPeople"] is False
 
 
 def test_a_failure_without_a_next_lever_says_that_the_principal_may_still_act():
