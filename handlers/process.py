@@ -33,6 +33,7 @@ _HEAVY: Final = (
     "handlers.incidents",
     "handlers.analyst",
     "handlers.decisions",
+    "handlers.signals",
     "handlers.sweeps",
     "handlers.health",
     "azure.identity.aio",
@@ -82,6 +83,7 @@ async def build(settings: Settings) -> Process:
     from clients.logs import LogsClient
     from clients.sentinel import SentinelClient
     from clients.stores import open_store
+    from clients.webhook import WebhookClient
     from detections import catalog
     from response.turns import Turns
     from response.world import World
@@ -115,6 +117,9 @@ async def build(settings: Settings) -> Process:
         policies_max_age=settings.policies_max_age,
         batch_size=settings.batch_size,
         now=lambda: datetime.now(UTC),
+        webhook=WebhookClient(settings.webhook_url, settings.webhook_secret, http)
+        if settings.webhook_url
+        else None,
     )
     return Process(settings, rules, world, (logs, http, store, credential))
 

@@ -35,7 +35,7 @@ log = logging.getLogger("agentbreaker.batches")
 SEND_AGAIN_AFTER: Final = timedelta(seconds=60)
 # Nothing has been learnt about a request for so long that a person looks.
 STALE_AFTER: Final = timedelta(minutes=30)
-_AT_ONCE: Final = 10  # records changed in one commit; a store takes 100 writes, we make up to eight a record
+_AT_ONCE: Final = 8  # records changed in one commit; a store takes 100 writes, we make up to eleven a record
 _SINGLE_PAUSE: Final = 1.0  # seconds between tries of a request that takes no turn
 _WATCH: Final = 0.1  # seconds between looks at our own record; the store is ours, its reads cost no quota
 

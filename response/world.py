@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clients.sentinel import SentinelClient
     from clients.stores import Store
     from clients.terms import ObjectId
+    from clients.webhook import WebhookClient
     from response.policy import ResponsePolicy
     from response.turns import Turns
 
@@ -51,7 +52,7 @@ class PoliciesGate:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Clients, store and policy of one process; ``now`` gives aware UTC."""
+    """Clients, store and policy of one process; ``now`` gives aware UTC. ``webhook`` None: nobody is told by one."""
 
     graph: GraphClient
     logs: LogsClient
@@ -65,6 +66,7 @@ class World:
     now: Callable[[], datetime]
     heard: Heard = field(default_factory=Heard)
     """What this process has noticed of requests that others have under way."""
+    webhook: WebhookClient | None = None
     policies_gate: PoliciesGate = field(default_factory=PoliciesGate)
     background: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_IN_BACKGROUND))
     """To be held for a log query that can wait: whoever has no time finds one of the client's free."""
