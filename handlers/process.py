@@ -42,7 +42,6 @@ _HEAVY: Final = (
     "msgraph.generated.models.o_data_errors.o_data_error",
     "msgraph.generated.service_principals.item.service_principal_item_request_builder",
     "msgraph.generated.identity_protection.risky_service_principals.risky_service_principals_request_builder",
-    "msgraph.generated.identity_protection.risky_service_principals.confirm_compromised.confirm_compromised_post_request_body",
     "msgraph.generated.identity.conditional_access.policies.policies_request_builder",
 )
 

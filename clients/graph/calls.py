@@ -22,6 +22,7 @@ from clients.errors import (
     OutcomeUnknown,
     Refused,
     Unavailable,
+    error_code,
     from_status,
 )
 from clients.fields import text
@@ -133,6 +134,33 @@ class GraphCalls:
                     raise Malformed(SERVICE, f"{what}: no object")
                 return found
         raise AssertionError("tenacity ends in a result or an error")  # pragma: no cover
+
+    async def _send(self, what: str, url: str, body: Mapping[str, Any], *, method: str = "POST") -> None:
+        """
+        Write once; never retried here. Only 204 counts: kiota takes 304, a redirect and any 2xx page for success.
+
+        Raises: as ``from_status`` for a write; NotSent; OutcomeUnknown.
+        """
+        from kiota_abstractions.method import Method
+        from kiota_abstractions.request_information import RequestInformation
+
+        request = RequestInformation()
+        request.http_method, request.url = Method(method), url
+        request.headers.try_add("Accept", "application/json")
+        request.set_stream_content(json.dumps(body).encode(), "application/json")
+
+        async def send() -> None:
+            adapter: Any = self._graph.request_adapter
+            span = adapter.start_tracing_span(request, what.replace(" ", "_"))
+            try:  # signs the request, and sends it anew after a claims challenge: a 401 did nothing
+                answer = await adapter.get_http_response_message(request, span)
+            finally:
+                span.end()
+            if answer.status_code != 204:
+                code, headers = error_code(answer), dict(answer.headers)
+                raise from_status(SERVICE, what, answer.status_code, code=code, headers=headers, write=True)
+
+        await translated(what, send, write=True)
 
 
 class Beta:

@@ -67,6 +67,22 @@ class Directory(GraphCalls):
             raise Malformed(SERVICE, "application without appId")
         return Application(found["id"], AppId(found["appId"]), text(found, "displayName"))
 
+    async def set_enabled(self, principal: ServicePrincipal, enabled: bool) -> None:
+        """
+        Enable or disable a service principal. Never retried; nothing else of it changes.
+
+        A disabled one gets no new tokens (AADSTS7000112); what it holds runs on, on Graph until continuous access
+        evaluation ends it. Agent identities and blueprint principals go through paths of their own, whose permissions
+        are narrower (AgentIdentity.EnableDisable.All, AgentIdentityBlueprintPrincipal.EnableDisable.All).
+
+        Raises: Refused; NotFound; BadRequest; Throttled; NotSent; OutcomeUnknown (look at ``account_enabled``).
+        Source: Graph v1.0 "Update servicePrincipal", permission file.
+        """
+        cast = _CASTS.get(principal.kind, "")
+        url = f"{self._base_url}/v1.0/servicePrincipals{cast}/{object_id(principal.object_id)}"
+        what = "enable service principal" if enabled else "disable service principal"
+        await self._send(what, url, {"accountEnabled": enabled}, method="PATCH")
+
     def _principal(self, found: Mapping[str, Any]) -> ServicePrincipal:
         if not is_guid(found.get("id")) or not is_guid(found.get("appId")):
             raise Malformed(SERVICE, "service principal without id or appId")
@@ -81,6 +97,12 @@ class Directory(GraphCalls):
             owner_tenant=owner,
             account_enabled=enabled if isinstance(enabled, bool) else None,
         )
+
+
+_CASTS: Final = {
+    Kind.AGENT_IDENTITY: "/microsoft.graph.agentIdentity",
+    Kind.AGENT_BLUEPRINT: "/microsoft.graph.agentIdentityBlueprintPrincipal",
+}
 
 
 def _kind(found: Mapping[str, Any], owner: TenantId | None, tenant: TenantId) -> Kind:

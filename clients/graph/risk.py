@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
-from clients.errors import Malformed, NotFound, error_code, from_status
+from clients.errors import Malformed, NotFound
 from clients.fields import text
-from clients.graph.calls import SERVICE, GraphCalls, translated
-from clients.terms import ObjectId, Risk, RiskLevel, is_guid, object_id
+from clients.graph.calls import SERVICE, Beta, GraphCalls, moment
+from clients.terms import ObjectId, Risk, RiskDetection, RiskLevel, is_guid, object_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,27 +31,47 @@ class Protection(GraphCalls):
         effect); NotSent; OutcomeUnknown (it may have taken effect).
         Source: Graph v1.0 "riskyServicePrincipal: confirmCompromised".
         """
-        from msgraph.generated.identity_protection.risky_service_principals.confirm_compromised.confirm_compromised_post_request_body import (
-            ConfirmCompromisedPostRequestBody as Body,
+        await self._send(
+            "confirm compromised",
+            f"{self._base_url}/v1.0{_RISKY}/confirmCompromised",
+            {"servicePrincipalIds": list(principals)},
         )
+        return datetime.now(UTC)
 
-        action = self._graph.identity_protection.risky_service_principals.confirm_compromised
-        what = "confirm compromised"
+    async def dismiss(self, principals: Sequence[ObjectId]) -> datetime:
+        """
+        Take back ALL risk of service principals, in one call, also what Microsoft itself had detected. Never retried.
 
-        async def post() -> None:
-            # Not ``action.post``: kiota takes 304, a redirect with Location and any 2xx page for success.
-            request = action.to_post_request_information(Body(service_principal_ids=list(principals)))
-            adapter: Any = self._graph.request_adapter
-            span = adapter.start_tracing_span(request, "confirm_compromised")
-            try:  # signs the request, and sends it anew after a claims challenge: a 401 did nothing
-                answer = await adapter.get_http_response_message(request, span)
-            finally:
-                span.end()
-            if answer.status_code != 204:
-                code, headers = error_code(answer), dict(answer.headers)
-                raise from_status(SERVICE, what, answer.status_code, code=code, headers=headers, write=True)
+        Returns: when Graph accepted (UTC). Raises: as ``confirm_compromised``.
+        Source: Graph v1.0 "riskyServicePrincipal: dismiss".
+        """
+        await self._send(
+            "dismiss risk",
+            f"{self._base_url}/v1.0{_RISKY}/dismiss",
+            {"servicePrincipalIds": list(principals)},
+        )
+        return datetime.now(UTC)
 
-        await translated(what, post, write=True)
+    async def confirm_agents_compromised(self, agents: Sequence[ObjectId]) -> datetime:
+        """
+        Raise the risk of agent identities and blueprint principals to high. Beta; as ``confirm_compromised`` else.
+
+        Source: Graph beta "riskyAgent: confirmCompromised" (IdentityRiskyAgent.ReadWrite.All, global cloud only).
+        """
+        await self._send(
+            "confirm agents compromised",
+            f"{self._base_url}/beta{_AGENTS}/confirmCompromised",
+            {"agentIds": list(agents)},
+        )
+        return datetime.now(UTC)
+
+    async def dismiss_agents(self, agents: Sequence[ObjectId]) -> datetime:
+        """Take back all risk of agents. Beta; as ``dismiss`` else. Source: Graph beta "riskyAgent: dismiss"."""
+        await self._send(
+            "dismiss risk of agents",
+            f"{self._base_url}/beta{_AGENTS}/dismiss",
+            {"agentIds": list(agents)},
+        )
         return datetime.now(UTC)
 
     async def risk(self, principal: ObjectId) -> Risk | None:
@@ -74,7 +95,51 @@ class Protection(GraphCalls):
         risks = [_risk(item) for item in await self._read_all("list high risks", builder, query)]
         return {risk.object_id: risk for risk in risks}
 
+    async def agent_risk(self, agent: ObjectId) -> Risk | None:
+        """Read the risk of one agent; None when Entra never saw any, or is still working. Beta; takes a turn."""
+        try:
+            return _risk(
+                await self._read(
+                    "read risk of agent", Beta(f"{self._base_url}/beta{_AGENTS}/{agent}"), paced=True
+                )
+            )
+        except NotFound:
+            return None
 
+    async def high_agent_risks(self) -> dict[ObjectId, Risk]:
+        """Read all agents whose risk is high, by object id. Beta; one turn a page."""
+        wanted = quote("riskLevel eq 'high'")
+        url = f"{self._base_url}/beta{_AGENTS}?$filter={wanted}"
+        risks = [_risk(item) for item in await self._read_all("list high risks of agents", Beta(url))]
+        return {risk.object_id: risk for risk in risks}
+
+    async def risk_detections(self, principal: ObjectId) -> tuple[RiskDetection, ...]:
+        """
+        Read what ID Protection detected about a service principal, our own confirmations among it. A turn a page.
+
+        Raises: Refused (needs IdentityRiskEvent.Read.All, another permission than the risk itself); Unavailable.
+        """
+        from msgraph.generated.identity_protection.service_principal_risk_detections.service_principal_risk_detections_request_builder import (
+            ServicePrincipalRiskDetectionsRequestBuilder as Builder,
+        )
+
+        wanted = f"servicePrincipalId eq '{object_id(principal)}'"
+        query = Builder.ServicePrincipalRiskDetectionsRequestBuilderGetQueryParameters(filter=wanted)
+        builder = self._graph.identity_protection.service_principal_risk_detections
+        found = await self._read_all("list risk detections", builder, query)
+        return tuple(
+            RiskDetection(
+                id=text(item, "id"),
+                event_type=text(item, "riskEventType"),
+                level=_LEVELS.get(text(item, "riskLevel")),
+                detected_at=moment(item, "detectedDateTime"),
+            )
+            for item in found
+        )
+
+
+_RISKY: Final = "/identityProtection/riskyServicePrincipals"
+_AGENTS: Final = "/identityProtection/riskyAgents"
 _LEVELS: Final = {level.value: level for level in RiskLevel}
 
 

@@ -11,6 +11,7 @@ from clients.stores import Put
 from clients.terms import object_id
 from response import approving, flow, ledger
 from response.finding import Finding, Source, Tier
+from response.policy import Mode
 from simtenant.faults import FaultKind
 from simtenant.risk import RiskLevel
 
@@ -176,7 +177,7 @@ async def test_a_guardrail_stands_whoever_approves(careful):
 async def test_approving_in_observe_touches_nothing(careful):
     containment = await waiting(careful)
     world = careful.process.world
-    observing = replace(world, policy=replace(world.policy, mode="observe"))
+    observing = replace(world, policy=replace(world.policy, mode=Mode.OBSERVE))
 
     with pytest.raises(approving.CannotDecide, match="observe"):
         await approving.decide_about(containment, SECOND, "approve", "because", observing)
