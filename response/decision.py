@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from clients.terms import Kind, NotAsked, RiskLevel, ServicePrincipal, Unknown
+from clients.terms import Kind, Mark, NotAsked, RiskLevel, ServicePrincipal, Unknown
 from response.evidence import Evidence, NoSuchPrincipal
-from response.finding import CORROBORATION_WINDOW, Finding, Source, Tier
-from response.levers import CONFIRM_COMPROMISED
-from response.policy import Mode
+from response.finding import CORROBORATION_WINDOW, EXTERNAL, Finding, Source, Tier
+from response.levers import DISABLE_PRINCIPAL, LEVERS, Lever, first_lever
+from response.policy import Disabling, Mode
+from response.privilege import Privilege
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -38,6 +39,8 @@ class Veto:
     guardrail: str
     reason: str
     forbids: bool
+    trips: bool = False
+    """The storm brake's limit is reached by this; it stays tripped until a person releases it."""
 
     def __str__(self) -> str:
         return f"{self.guardrail}: {self.reason}"
@@ -78,15 +81,13 @@ class Decision:
         )
 
 
-LEVER: Final = CONFIRM_COMPROMISED.id
-
 _NOT_REACHED: Final = {
-    Kind.MANAGED_IDENTITY: "Conditional Access cannot block a managed identity; disabling it would",
-    Kind.MULTITENANT_APPLICATION: "Conditional Access covers single-tenant applications only; disabling the service principal would block it here",
-    Kind.FOREIGN_APPLICATION: "it is registered in another tenant, and Conditional Access covers single-tenant applications only; disabling the service principal would block it here",
+    Kind.MULTITENANT_APPLICATION: "Conditional Access covers single-tenant applications only",
+    Kind.FOREIGN_APPLICATION: "it is registered in another tenant, and Conditional Access covers single-tenant applications only",
+    Kind.MANAGED_IDENTITY: "Conditional Access cannot block a managed identity",
+    Kind.AGENT_IDENTITY: "an agent identity has a risk store of its own (riskyAgents, beta)",
+    Kind.AGENT_BLUEPRINT: "a blueprint principal has a risk store of its own (riskyAgents, beta)",
     Kind.AGENT_USER: "it is a user that stands for an agent identity; the agent identity is what can be contained",
-    Kind.AGENT_IDENTITY: "an agent identity has a risk store of its own (riskyAgents), which this version does not write; disabling the agent identity would block it",
-    Kind.AGENT_BLUEPRINT: "a blueprint principal has a risk store of its own (riskyAgents), which this version does not write",
     Kind.MICROSOFT: "it is an application of Microsoft's own",
     Kind.OTHER: "its kind of identity is not known, so no lever is known to bite",
 }  # fmt: skip
@@ -95,45 +96,112 @@ _NOT_REACHED: Final = {
 def decide(
     finding: Finding, evidence: Evidence, policy: ResponsePolicy, now: datetime, lever: str = ""
 ) -> Decision:
-    """Judge one finding. ``now`` is the moment of judgement, aware UTC."""
-    verdict, reasons = _verdict(finding, evidence, policy, now)
+    """
+    Judge one finding. ``now`` is the moment of judgement, aware UTC.
+
+    ``lever`` is the one a person ordered by name; empty: the one that bites on this kind of identity.
+    """
+    chosen, why_not = _lever(evidence, policy, lever)
+    verdict, reasons = _verdict(finding, evidence, policy, now, chosen, why_not)
+    people = _people(chosen, policy) if chosen else 0
+    if verdict is Verdict.CONTAIN and people and finding.source is not Source.ANALYST:
+        verdict, reasons = Verdict.ASK, (*reasons, f"{chosen.id} is pulled by people only" if chosen else "")
+    automatic = finding.source is not Source.ANALYST
     return Decision(
         verdict=verdict,
-        reasons=(*reasons, *finding.doubts),
+        reasons=(*reasons, *_remarks(evidence), *finding.doubts),
         unchecked=evidence.unchecked(),
-        mode=policy.mode_for(finding.rule_id),
-        lever=LEVER if _reachable(evidence) and verdict is not Verdict.WATCH else "",
-        automatic=finding.source is not Source.ANALYST,
+        mode=_mode(finding, evidence, policy, automatic=automatic),
+        lever=chosen.id if chosen and verdict is not Verdict.WATCH else "",
+        automatic=automatic,
+        people=people if verdict is not Verdict.WATCH else 0,
     )
 
 
+def _mode(finding: Finding, evidence: Evidence, policy: ResponsePolicy, *, automatic: bool) -> Mode:
+    """Give the mode that holds; a storm brake that has tripped moves what is automatic to approve."""
+    mode = policy.mode_for(finding.rule_id)
+    tripped = automatic and evidence.brake_tripped != ""
+    return min(mode, Mode.APPROVE, key=lambda each: each.boldness) if tripped else mode
+
+
+def _lever(evidence: Evidence, policy: ResponsePolicy, ordered: str) -> tuple[Lever | None, str]:
+    """Choose the lever for the kind of identity, or say why there is none."""
+    principal = evidence.principal
+    if not isinstance(principal, ServicePrincipal):
+        return None, ""
+    if ordered:
+        lever = LEVERS[ordered]
+        if ordered not in policy.levers:
+            return None, f"{ordered} is switched off ({lever.setting})"
+        if principal.kind not in lever.bites_on:
+            return None, f"{ordered} does not bite on a {principal.kind.replace('_', ' ')}"
+        return lever, ""
+    lever_of_kind = first_lever(principal.kind, policy.levers)
+    if lever_of_kind is not None:
+        return lever_of_kind, ""
+    why = _NOT_REACHED.get(principal.kind, "no lever is switched on for it")
+    would = [each for each in LEVERS.values() if principal.kind in each.bites_on and each.people < 2]
+    names = " or ".join(f"{each.id} ({each.setting})" for each in would if each.setting)
+    parent = f" (its agent identity is {principal.parent})" if principal.kind is Kind.AGENT_USER else ""
+    return None, f"{why}{parent}" + (f"; {names} would reach it" if names else "")
+
+
+def _people(lever: Lever, policy: ResponsePolicy) -> int:
+    """How many people must approve: as the lever says, unless policy lets principals be disabled by itself."""
+    free = lever.id == DISABLE_PRINCIPAL.id and policy.disabling is Disabling.AUTOMATIC
+    return 0 if free else lever.people
+
+
+def _remarks(evidence: Evidence) -> tuple[str, ...]:
+    """Say what a reader should know and what decided nothing by itself."""
+    said = []
+    if isinstance(evidence.privilege, Privilege) and evidence.privilege.tier == 0:
+        said.append(f"it could take over the tenant: {', '.join(evidence.privilege.because[:3])}")
+    if evidence.mark is Mark.AUTO:
+        said.append("its mark Agentbreaker/Containment says auto")
+    return tuple(said)
+
+
 def _verdict(
-    finding: Finding, evidence: Evidence, policy: ResponsePolicy, now: datetime
+    finding: Finding,
+    evidence: Evidence,
+    policy: ResponsePolicy,
+    now: datetime,
+    lever: Lever | None,
+    why_not: str,
 ) -> tuple[Verdict, tuple[str, ...]]:
     match evidence.principal:
         case NoSuchPrincipal(hint=hint):
             return Verdict.WATCH, (f"there is no service principal with this object id. {hint}".strip(),)
         case Unknown(why=why):
             return Verdict.ASK, (f"the principal could not be read: {why}",)
-        case ServicePrincipal(kind=kind) if kind not in CONFIRM_COMPROMISED.bites_on:
+        case ServicePrincipal() if lever is None:
             if finding.tier is Tier.CONTEXT:
-                return Verdict.WATCH, ("context only", _NOT_REACHED[kind])
-            return Verdict.ASK, (_NOT_REACHED[kind],)
+                return Verdict.WATCH, ("context only", why_not)
+            return Verdict.ASK, (why_not,)
         case ServicePrincipal():
-            return _weight(finding, evidence, policy, now)
+            return _weight(finding, evidence, policy, now, lever)
 
 
 def _weight(
-    finding: Finding, evidence: Evidence, policy: ResponsePolicy, now: datetime
+    finding: Finding, evidence: Evidence, policy: ResponsePolicy, now: datetime, lever: Lever | None
 ) -> tuple[Verdict, tuple[str, ...]]:
-    """Weigh a finding about a principal that the lever can reach."""
+    """Weigh a finding about a principal that a lever can reach."""
     if finding.source is Source.ANALYST:
         return Verdict.CONTAIN, ("a person asked for it",)
     if finding.tier is Tier.CONTEXT:
         return Verdict.WATCH, ("context only: adds to the dossier",)
+    if isinstance(evidence.undone_at, Unknown):
+        return Verdict.ASK, (f"whether a person took it back could not be read: {evidence.undone_at.why}",)
+    if evidence.undone_at is not None and finding.last_seen <= evidence.undone_at:
+        when = f"{evidence.undone_at:%Y-%m-%d %H:%M} UTC"
+        return Verdict.WATCH, (f"it is older than the undo of {when}; only what is newer counts",)
     if finding.tier is Tier.APPROVAL or finding.doubts:
         return Verdict.ASK, ("a person decides about findings of this sort",)
-    if isinstance(evidence.armed, Unknown):
+    if evidence.mark is Mark.APPROVAL:
+        return Verdict.ASK, ("its mark Agentbreaker/Containment says that a person decides",)
+    if isinstance(evidence.armed, Unknown) and lever is not DISABLE_PRINCIPAL:
         return Verdict.ASK, (f"whether an enabled policy would bite could not be read: {evidence.armed.why}",)
     if finding.tier is Tier.AUTO:
         return Verdict.CONTAIN, ("one finding of this sort is enough",)
@@ -142,14 +210,30 @@ def _weight(
             _lifted_in_words(sign, finding),
             "after it one finding of this sort is enough",
         )
-    return _corroborated(finding, evidence, policy, now)
+    if evidence.on_probation is True:
+        return Verdict.CONTAIN, ("it was taken back and is on probation: one finding of this sort is enough",)
+    verdict, reasons = _corroborated(finding, evidence, policy, now)
+    if verdict is not Verdict.WATCH:
+        return verdict, reasons
+    if isinstance(evidence.privilege, Unknown):
+        return Verdict.ASK, (*reasons, f"what it may do could not be read: {evidence.privilege.why}")
+    if isinstance(evidence.on_probation, Unknown):
+        return Verdict.ASK, (
+            *reasons,
+            f"whether it is on probation could not be read: {evidence.on_probation.why}",
+        )
+    if isinstance(evidence.privilege, Privilege) and evidence.privilege.tier == 0:
+        return Verdict.ASK, (*reasons, "it could take over the tenant, so a person looks at a lone sign")
+    return verdict, reasons
 
 
 def _corroborated(
     finding: Finding, evidence: Evidence, policy: ResponsePolicy, now: datetime
 ) -> tuple[Verdict, tuple[str, ...]]:
     if isinstance(evidence.earlier, tuple):
-        others = sorted({f.rule_id for f in evidence.earlier if corroborates(f, finding, policy, now)})
+        others = sorted(
+            {f.rule_id or f.family for f in evidence.earlier if corroborates(f, finding, policy, now)}
+        )
         if others:
             return Verdict.CONTAIN, (f"independent signs agree: {', '.join((finding.rule_id, *others))}",)
     if evidence.microsoft_risk in (RiskLevel.MEDIUM, RiskLevel.HIGH):
@@ -176,7 +260,7 @@ def corroborates(other: Finding, finding: Finding, policy: ResponsePolicy, now: 
         other.family != finding.family
         and now - other.last_seen <= CORROBORATION_WINDOW
         and other.tier is not Tier.CONTEXT
-        and (other.rule_id != "" or other.tier is Tier.AUTO)
+        and (other.rule_id != "" or other.tier is Tier.AUTO or other.family == EXTERNAL)
         and other.source is not Source.ANALYST
         and (policy.mode is Mode.OBSERVE or policy.mode_for(other.rule_id) is not Mode.OBSERVE)
     )
@@ -217,8 +301,3 @@ def _lifted_in_words(sign: Finding, finding: Finding) -> str:
     minutes = int((finding.first_seen - min(sign.last_seen, finding.first_seen)).total_seconds()) // 60
     when = "moments" if minutes == 0 else "1 minute" if minutes == 1 else f"{minutes} minutes"
     return f"{what} on it was reported {when} before ({sign.rule_id})"
-
-
-def _reachable(evidence: Evidence) -> bool:
-    principal = evidence.principal
-    return isinstance(principal, ServicePrincipal) and principal.kind in CONFIRM_COMPROMISED.bites_on

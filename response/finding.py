@@ -73,6 +73,8 @@ class Finding:
     doubts: tuple[str, ...] = field(default=())
     lifts: tuple[str, ...] = ()
     expires_at: datetime | None = None
+    only_failures: bool = False
+    """All it rests on are refused attempts, which anybody can make who knows the victim's appId."""
 
     @property
     def key(self) -> str:
@@ -115,5 +117,6 @@ class Finding:
             incident_arm_id=str(body["incident_arm_id"]),
             doubts=tuple(body["doubts"]),
             lifts=tuple(map(str, body.get("lifts", ()))),  # records of before the field have none
+            only_failures=bool(body.get("only_failures", False)),
             expires_at=datetime.fromisoformat(ends) if (ends := body.get("expires_at")) else None,
         )

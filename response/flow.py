@@ -150,11 +150,18 @@ async def settle(world: World) -> list[Containment]:
 
 
 async def _refresh_policies(world: World) -> None:
-    """Read the policies before they are too old, so that no containment has to wait for them."""
-    try:
-        await gathering.current_policies(world, refresh_after=world.policies_max_age / 2)
-    except ClientError as error:
-        log.warning("Conditional Access policies could not be read: %s", error)
+    """Read policies and announced changes before they are too old, so that no containment has to wait for them."""
+    for what, reading in (
+        (
+            "Conditional Access policies",
+            gathering.current_policies(world, refresh_after=world.policies_max_age / 2),
+        ),
+        ("announced changes", gathering.change_windows(world, refresh_after=timedelta(minutes=7))),
+    ):
+        try:
+            await reading
+        except ClientError as error:
+            log.warning("%s could not be read: %s", what, error)
 
 
 def _log(decision: Decision, containment: Containment | None) -> None:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from clients.errors import ClientError, NotFound
 from clients.stores import Put, StoreError
-from clients.terms import AppId, NotAsked, ServicePrincipal, Unknown
-from response import breaker
+from clients.terms import AppId, Kind, NotAsked, ServicePrincipal, Unknown
+from response import brake, breaker
+from response.containment import Containment, State
 from response.decision import corroborates, lifts
-from response.evidence import Armed, Evidence, NoSuchPrincipal, NotArmed
+from response.evidence import Armed, ChangeWindow, Evidence, NoSuchPrincipal, NotArmed
 from response.finding import CORROBORATION_WINDOW, Finding, Source, Tier
-from response.levers import CONFIRM_COMPROMISED
+from response.levers import CONFIRM_AGENT_COMPROMISED, CONFIRM_COMPROMISED, first_lever
+from response.privilege import Privilege, privilege_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Mapping
 
     from clients.stores import Store
-    from clients.terms import ObjectId, Policy, RiskLevel
+    from clients.terms import Dossier, Mark, ObjectId, Person, Policy, Risk, RiskLevel
     from response.world import World
 
 T = TypeVar("T")
@@ -28,36 +30,273 @@ KILL_SWITCH: Final = "killswitch"
 BRAKE: Final = "brake:automatic"
 BRAKE_TRIPPED: Final = "brake:tripped"
 POLICIES: Final = "policies"
-BRAKE_WINDOW: Final = timedelta(hours=1)
+LEDGER_BROKEN: Final = "ledger-broken"
+ACTIVE: Final = "active-principals"
+WINDOWS: Final = "change-windows"
+MARK_PERMISSION: Final = "CustomSecAttributeAssignment.Read.All"
+_ACTIVE_AGE: Final = timedelta(hours=1)
+_WINDOWS_AGE: Final = timedelta(minutes=15)
+_MOST_WINDOWS: Final = (
+    500  # of one record; more announced changes at once than that is an inventory gone wrong
+)
+# Sentinel writes each watchlist item anew every 12 days, so that long must be looked back for all of them.
+_WATCHLIST_REACH: Final = timedelta(days=14)
+_ACTIVE_QUERY: Final = """
+union isfuzzy=true AADServicePrincipalSignInLogs, AADManagedIdentitySignInLogs
+| where ResultType == "0"
+| summarize Active = dcount(ServicePrincipalId)
+"""
+_WINDOWS_QUERY: Final = r"""
+union isfuzzy=true
+    (datatable(SearchKey: string, ChangeWindowStart: string, ChangeWindowEnd: string, ExpiresOn: string)[]),
+    (_GetWatchlist('AgentInventory'))
+| extend Opens = trim(@"\s+", ChangeWindowStart), Closes = trim(@"\s+", ChangeWindowEnd), Ends = trim(@"\s+", ExpiresOn)
+| where isempty(Ends) or (Ends matches regex @"^\d{4}-\d{2}-\d{2}" and todatetime(Ends) > now())
+| where Opens matches regex @"^\d{4}-\d{2}-\d{2}" and Closes matches regex @"^\d{4}-\d{2}-\d{2}"
+| project PrincipalId = tolower(trim(@"\s+", SearchKey)), Opens = todatetime(Opens), Closes = todatetime(Closes)
+| where Closes > now()
+"""
 
 
 async def gather(finding: Finding, world: World, now: datetime) -> Evidence:
     """
     Check a finding. Never raises for a question that could not be answered: the answer is Unknown then.
 
-    Graph: one read of the principal; the policies only when the last reading is too old; the risk only when
-    one finding is not enough and no other agrees.
+    Graph: one read of the principal, one batch for who answers for it and what it may do; the policies only when the
+    last reading is too old; the risk only when one finding is not enough and no other agrees.
     """
-    principal, own, earlier, automatic, stopped, policies = await asyncio.gather(
-        find_principal(finding.principal, world),
-        own_identities(world),
-        answered(earlier_findings(finding, world.store, now)),
-        answered(automatic_last_hour(world.store, now)),
-        answered(kill_switch_stopped(world.store)),
-        answered(current_policies(world)),
+    store = world.store
+    (
+        (principal, claims, policies, windows),
+        (stopped, undone, probation, known),
+        (tripped, broken),
+    ) = await asyncio.gather(
+        asyncio.gather(
+            find_principal(finding.principal, world),
+            answered(world.graph.own_claims()),
+            answered(current_policies(world)),
+            answered(change_windows(world)),
+        ),
+        asyncio.gather(
+            answered(kill_switch_stopped(store)),
+            answered(undone_at(finding.principal, store)),
+            answered(on_probation(finding.principal, store, now)),
+            answered(automatic(store)),
+        ),
+        asyncio.gather(answered(reason_in(BRAKE_TRIPPED, store)), answered(reason_in(LEDGER_BROKEN, store))),
     )
+    earlier = await answered(earlier_findings(finding, store, now, undone))
+    dossier, microsoft_risk, ongoing = await asyncio.gather(
+        _dossier(finding, principal, claims, world),
+        _microsoft_risk(finding, principal, earlier, world, now),
+        _ongoing(finding, store, now, undone),
+    )
+    counts = _counts(known, dossier.owners, now)
     return Evidence(
         principal=principal,
         armed=armed_for(principal, policies),
-        own_identities=own,
-        microsoft_risk=await _microsoft_risk(finding, principal, earlier, world, now),
+        own_identities=claims if isinstance(claims, Unknown) else world.own_principals | {claims[0]},
+        microsoft_risk=microsoft_risk,
         earlier=earlier,
-        automatic_last_hour=automatic,
         kill_switch_stopped=stopped,
-        ongoing=await answered(ongoing_findings(finding, world.store, now))
-        if finding.tier is Tier.CORROBORATED
-        else (),
+        ongoing=ongoing,
+        at=now,
+        mark=dossier.mark,
+        privilege=dossier.privilege,
+        owners=dossier.owners,
+        change_window=_window_of(principal, windows, now),
+        undone_at=undone,
+        on_probation=probation,
+        brake=counts,
+        active_principals=await _active(finding, counts, world, now),
+        brake_tripped=tripped,
+        ledger_broken=broken,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Dossier:
+    """The parts of a dossier as a judgement uses them."""
+
+    mark: Mark | Unknown | NotAsked | None
+    privilege: Privilege | Unknown | NotAsked
+    owners: tuple[Person, ...] | Unknown | NotAsked
+
+
+async def _dossier(
+    finding: Finding,
+    principal: ServicePrincipal | NoSuchPrincipal | Unknown,
+    claims: tuple[ObjectId, frozenset[str]] | Unknown,
+    world: World,
+) -> _Dossier:
+    """Ask who answers for the principal and what it may do, where that can matter."""
+    if finding.tier is Tier.CONTEXT or not isinstance(principal, ServicePrincipal):
+        left_out = NotAsked("not needed for this finding")
+        return _Dossier(left_out, left_out, left_out)
+    if principal.kind in (Kind.MICROSOFT, Kind.AGENT_USER):
+        left_out = NotAsked("nobody here may contain it")
+        return _Dossier(left_out, left_out, left_out)
+    found = await answered(world.graph.dossier(principal))
+    if isinstance(found, Unknown):
+        return _Dossier(found, found, found)
+    mark: Mark | Unknown | NotAsked | None = found.mark
+    roles = claims[1] if not isinstance(claims, Unknown) else frozenset({MARK_PERMISSION})
+    if isinstance(mark, Unknown) and MARK_PERMISSION not in roles:
+        # Who marks principals grants this; who does not grant it marks none that we could see.
+        mark = NotAsked(f"{MARK_PERMISSION} is not granted, so no mark is read")
+    return _Dossier(mark, _privilege(found), _owners(found))
+
+
+def _privilege(found: Dossier) -> Privilege | Unknown:
+    app_roles = () if isinstance(found.app_roles, Unknown) else found.app_roles
+    directory_roles = () if isinstance(found.directory_roles, Unknown) else found.directory_roles
+    known = privilege_of(app_roles, directory_roles)
+    if known.tier == 0:  # enough is known, whatever else could not be read
+        return known
+    unread = [one.why for one in (found.app_roles, found.directory_roles) if isinstance(one, Unknown)]
+    return Unknown("; ".join(unread)) if unread else known
+
+
+def _owners(found: Dossier) -> tuple[Person, ...] | Unknown:
+    if isinstance(found.owners, Unknown):
+        return found.owners
+    sponsors = () if isinstance(found.sponsors, Unknown) else found.sponsors
+    return (*found.owners, *(one for one in sponsors if one not in found.owners))
+
+
+def _counts(
+    known: tuple[brake.Automatic, ...] | Unknown,
+    owners: tuple[Person, ...] | Unknown | NotAsked,
+    now: datetime,
+) -> brake.Counts | Unknown:
+    if isinstance(known, Unknown):
+        return known
+    return brake.count(known, owner_ids(owners), now)
+
+
+def owner_ids(owners: tuple[Person, ...] | Unknown | NotAsked) -> tuple[str, ...]:
+    """Give the object ids of owners that are known."""
+    return tuple(one.object_id for one in owners) if isinstance(owners, tuple) else ()
+
+
+async def _active(
+    finding: Finding, counts: brake.Counts | Unknown, world: World, now: datetime
+) -> int | Unknown | NotAsked:
+    automatic_one = finding.source is not Source.ANALYST and finding.tier is not Tier.CONTEXT
+    if not automatic_one or isinstance(counts, Unknown) or not brake.asks_for_share(counts, world.policy):
+        return NotAsked("not needed: the share of active principals is not reached by so few")
+    return await answered(active_principals(world, now))
+
+
+async def active_principals(world: World, now: datetime) -> int:
+    """
+    Count the principals that signed in in the last 24 hours, from an answer of at most an hour ago.
+
+    Raises: ClientError; StoreError.
+    """
+    record = await world.store.get(ACTIVE)
+    if record is not None and timedelta(0) <= now - datetime.fromisoformat(record.body["at"]) < _ACTIVE_AGE:
+        return int(record.body["count"])
+    rows = await world.logs.query(_ACTIVE_QUERY, now - brake.DAY, now)
+    count = int(rows.rows[0][rows.columns.index("Active")])
+    await world.store.commit([Put(ACTIVE, {"at": now.isoformat(), "count": count})])
+    return count
+
+
+async def _ongoing(
+    finding: Finding, store: Store, now: datetime, undone: datetime | Unknown | None
+) -> tuple[Finding, ...] | Unknown:
+    if finding.tier is not Tier.CORROBORATED:
+        return ()
+    found = await answered(ongoing_findings(finding, store, now))
+    return found if isinstance(found, Unknown) else _newer(found, undone)
+
+
+def _newer(found: tuple[Finding, ...], undone: datetime | Unknown | None) -> tuple[Finding, ...]:
+    """Leave out what a person has judged already by taking the containment back."""
+    return tuple(f for f in found if not isinstance(undone, datetime) or f.last_seen > undone)
+
+
+async def undone_at(principal: ObjectId, store: Store) -> datetime | None:
+    """Read when a person last took a containment of the principal back. Raises: StoreError."""
+    record = await store.get(f"undone:{principal}")
+    return None if record is None else datetime.fromisoformat(record.body["at"])
+
+
+async def on_probation(principal: ObjectId, store: Store, now: datetime) -> bool:
+    """Tell whether the principal was taken back a short while ago and is watched. Raises: StoreError."""
+    pointer = await store.get(f"open:{principal}")
+    record = None if pointer is None else await store.get(f"containment:{pointer.body['containment']}")
+    if record is None:
+        return False
+    c = Containment.from_body(record.body)
+    return c.state is State.HALF_OPEN and c.probation_until is not None and now < c.probation_until
+
+
+async def reason_in(key: str, store: Store) -> str:
+    """Read why something stands still (storm brake, ledger); empty when it does not. Raises: StoreError."""
+    record = await store.get(key)
+    return "" if record is None else str(record.body.get("why") or "no reason was written")
+
+
+async def automatic(store: Store) -> tuple[brake.Automatic, ...]:
+    """Read the automatic containments that the storm brake counts. Raises: StoreError."""
+    record = await store.get(BRAKE)
+    return () if record is None else brake.read(record.body)
+
+
+# --- announced changes: the inventory, read for everybody at once ---------------------------------
+
+
+async def change_windows(world: World, *, refresh_after: timedelta | None = None) -> tuple[_Window, ...]:
+    """
+    Give the announced changes of all principals, from the last reading while it is young enough.
+
+    A window without an end, or of an entry that has expired, does not count. Raises: ClientError; StoreError.
+    """
+    now, limit = world.now(), _WINDOWS_AGE if refresh_after is None else refresh_after
+    record = await world.store.get(WINDOWS)
+    if record is not None and timedelta(0) <= now - datetime.fromisoformat(record.body["at"]) <= limit:
+        return tuple(_window(one) for one in record.body["windows"])
+    rows = await world.logs.query(_WINDOWS_QUERY, now - _WATCHLIST_REACH, now)
+    at = {name: rows.columns.index(name) for name in ("PrincipalId", "Opens", "Closes")} if rows.rows else {}
+    windows = [
+        {
+            "principal": str(row[at["PrincipalId"]]),
+            "opens": row[at["Opens"]].isoformat(),
+            "closes": row[at["Closes"]].isoformat(),
+        }
+        for row in rows.rows
+        if isinstance(row[at["Opens"]], datetime) and isinstance(row[at["Closes"]], datetime)
+    ][:_MOST_WINDOWS]
+    await world.store.commit([Put(WINDOWS, {"at": now.isoformat(), "windows": windows})])
+    return tuple(_window(one) for one in windows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    principal: str
+    opens: datetime
+    closes: datetime
+
+
+def _window(body: Mapping[str, Any]) -> _Window:
+    opens, closes = (datetime.fromisoformat(body[name]) for name in ("opens", "closes"))
+    return _Window(str(body["principal"]), opens, closes)
+
+
+def _window_of(
+    principal: ServicePrincipal | NoSuchPrincipal | Unknown,
+    windows: tuple[_Window, ...] | Unknown,
+    now: datetime,
+) -> ChangeWindow | Unknown | NotAsked | None:
+    if not isinstance(principal, ServicePrincipal):
+        return NotAsked("there is no principal to look for")
+    if isinstance(windows, Unknown):
+        return windows
+    ids = (principal.object_id, principal.app_id)
+    ends = [one.closes for one in windows if one.principal in ids and one.opens <= now < one.closes]
+    return ChangeWindow(max(ends)) if ends else None
 
 
 async def find_principal(principal: ObjectId, world: World) -> ServicePrincipal | NoSuchPrincipal | Unknown:
@@ -102,7 +341,9 @@ async def own_identities(world: World) -> frozenset[ObjectId] | Unknown:
     return claims if isinstance(claims, Unknown) else world.own_principals | {claims[0]}
 
 
-async def earlier_findings(finding: Finding, store: Store, now: datetime) -> tuple[Finding, ...]:
+async def earlier_findings(
+    finding: Finding, store: Store, now: datetime, undone: datetime | Unknown | None = None
+) -> tuple[Finding, ...]:
     """
     Read other findings about the principal in the corroboration window. Raises: StoreError.
 
@@ -113,7 +354,7 @@ async def earlier_findings(finding: Finding, store: Store, now: datetime) -> tup
     known = [Finding.from_body(record.body) for record in records if record.key != finding.key]
     return tuple(
         f
-        for f in known
+        for f in _newer(tuple(known), undone)
         if now - f.last_seen <= CORROBORATION_WINDOW
         or (finding.rule_id in f.lifts and finding.first_seen - f.last_seen <= CORROBORATION_WINDOW)
     )
@@ -135,17 +376,6 @@ async def ongoing_findings(finding: Finding, store: Store, now: datetime) -> tup
         if now - until <= CORROBORATION_WINDOW < now - other.last_seen:
             found.append(replace(other, last_seen=until))
     return tuple(found)
-
-
-async def automatic_last_hour(store: Store, now: datetime) -> int:
-    """Count automatic containments of the last 60 minutes. Raises: StoreError."""
-    record = await store.get(BRAKE)
-    return 0 if record is None else len(recent_times(record.body, now))
-
-
-def recent_times(body: Any, now: datetime) -> list[str]:
-    """Give the times in the storm brake's record that are inside its window."""
-    return [text for text in body["times"] if now - datetime.fromisoformat(text) < BRAKE_WINDOW]
 
 
 async def kill_switch_stopped(store: Store) -> bool:
@@ -190,13 +420,20 @@ async def _microsoft_risk(
         return NotAsked(
             "not needed for this finding, and asking costs the tenant's one ID Protection call a second"
         )
-    if not isinstance(principal, ServicePrincipal) or principal.kind not in CONFIRM_COMPROMISED.bites_on:
-        return NotAsked("no lever here reaches this kind of identity")
+    lever = (
+        first_lever(principal.kind, world.policy.levers) if isinstance(principal, ServicePrincipal) else None
+    )
+    if lever not in (CONFIRM_COMPROMISED, CONFIRM_AGENT_COMPROMISED):
+        return NotAsked("no risk lever here reaches this kind of identity")
     if isinstance(earlier, tuple) and any(
         corroborates(f, finding, world.policy, now) or lifts(f, finding, world.policy) for f in earlier
     ):
         return NotAsked("another finding agrees already")
-    risk = await answered(world.graph.risk(finding.principal))
+    risk: Risk | Unknown | None = await answered(
+        world.graph.risk(finding.principal)
+        if lever is CONFIRM_COMPROMISED
+        else world.graph.agent_risk(finding.principal)
+    )
     if isinstance(risk, Unknown):
         return risk
     return None if risk is None else risk.microsoft_says

@@ -11,13 +11,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from clients.terms import MICROSOFT_TENANTS, Kind, ServicePrincipal, Unknown
-from response.decision import Decision, Verdict, Veto
+from clients.terms import MICROSOFT_TENANTS, Kind, Mark, ServicePrincipal, Unknown
+from response import brake
+from response.decision import Decision, Verdict, Veto, corroborates
+from response.evidence import ChangeWindow
 
 if TYPE_CHECKING:
     from response.evidence import Evidence
     from response.finding import Finding
     from response.policy import ResponsePolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Trips:
+    """The storm brake's limit is reached: from now on automatic containments wait until a person releases it."""
+
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +36,7 @@ class Unsure:
     why: str
 
 
-Check = Callable[["Finding", "Evidence", "ResponsePolicy", Decision], str | Unsure]
+Check = Callable[["Finding", "Evidence", "ResponsePolicy", Decision], str | Unsure | Trips]
 """Gives the reason of a veto, an empty text, or why it cannot tell."""
 
 
@@ -64,6 +73,8 @@ def _ask(
         said = Unsure(f"this guardrail failed ({type(error).__name__}), which counts as a veto")
     if isinstance(said, Unsure):
         return Veto(guardrail.name, said.why, forbids=False)
+    if isinstance(said, Trips):
+        return Veto(guardrail.name, said.why, forbids=False, trips=True)
     return Veto(guardrail.name, said, guardrail.forbids) if said else None
 
 
@@ -91,28 +102,38 @@ def _microsoft(
 
 
 def _protected(
-    finding: Finding, _evidence: Evidence, policy: ResponsePolicy, _decision: Decision
+    finding: Finding, evidence: Evidence, policy: ResponsePolicy, _decision: Decision
 ) -> str | Unsure:
     if policy.protected is None:
         return "AGENTBREAKER_PROTECTED_PRINCIPALS is empty: write object ids, or the word none"
-    return (
-        "it is on the protected list (AGENTBREAKER_PROTECTED_PRINCIPALS)"
-        if finding.principal in policy.protected
-        else ""
-    )
+    if finding.principal in policy.protected:
+        return "it is on the protected list (AGENTBREAKER_PROTECTED_PRINCIPALS)"
+    if evidence.mark is Mark.PROTECTED:
+        return "its custom security attribute Agentbreaker/Containment says protected"
+    if isinstance(evidence.mark, Unknown):
+        return Unsure(f"whether it is marked as protected could not be read: {evidence.mark.why}")
+    return ""
 
 
-def _storm_brake(_finding: Finding, evidence: Evidence, policy: ResponsePolicy, decision: Decision) -> str:
+def _storm_brake(
+    _finding: Finding, evidence: Evidence, policy: ResponsePolicy, decision: Decision
+) -> str | Unsure | Trips:
     if not decision.automatic:
         return ""
-    if isinstance(evidence.automatic_last_hour, Unknown):
-        return f"automatic containments of the last hour could not be counted: {evidence.automatic_last_hour.why}"
-    if evidence.automatic_last_hour >= policy.automatic_per_hour:
-        return (
-            f"storm brake: {evidence.automatic_last_hour} automatic containments in the last hour, "
-            f"{policy.automatic_per_hour} are allowed (AGENTBREAKER_AUTOMATIC_PER_HOUR)"
+    if isinstance(evidence.brake_tripped, Unknown):
+        return Unsure(f"whether the storm brake has tripped could not be read: {evidence.brake_tripped.why}")
+    if evidence.brake_tripped:
+        return Unsure(
+            f"storm brake: {evidence.brake_tripped}; until a person releases it everything waits for one"
         )
-    return ""
+    if isinstance(evidence.brake, Unknown):
+        return Unsure(f"automatic containments could not be counted: {evidence.brake.why}")
+    if isinstance(evidence.owners, Unknown):
+        return Unsure(f"containments of its owners could not be counted: {evidence.owners.why}")
+    why = brake.reached(evidence.brake, evidence.active_principals, policy)
+    if isinstance(why, Unknown):
+        return Unsure(why.why)
+    return Trips(f"storm brake: {why}") if why else ""
 
 
 def _kill_switch(
@@ -123,10 +144,63 @@ def _kill_switch(
     return "the kill switch is on" if evidence.kill_switch_stopped else ""
 
 
+def _ledger_intact(
+    _finding: Finding, evidence: Evidence, _policy: ResponsePolicy, _decision: Decision
+) -> str | Unsure:
+    if isinstance(evidence.ledger_broken, Unknown):
+        return Unsure(f"whether the ledger's chain is whole could not be read: {evidence.ledger_broken.why}")
+    return Unsure(f"the ledger's chain is broken: {evidence.ledger_broken}") if evidence.ledger_broken else ""
+
+
+def _stale_evidence(
+    finding: Finding, evidence: Evidence, policy: ResponsePolicy, decision: Decision
+) -> str | Unsure:
+    if not decision.automatic:
+        return ""
+    if isinstance(evidence.at, Unknown):
+        return Unsure(f"how old the finding is cannot be told: {evidence.at.why}")
+    age = evidence.at - finding.last_seen
+    if age <= policy.evidence_max_age:
+        return ""
+    minutes = int(age.total_seconds() // 60)
+    return f"what it rests on is {minutes} minutes old (AGENTBREAKER_EVIDENCE_MAX_AGE_MINUTES)"
+
+
+def _change_window(
+    _finding: Finding, evidence: Evidence, _policy: ResponsePolicy, decision: Decision
+) -> str | Unsure:
+    if not decision.automatic:
+        return ""
+    match evidence.change_window:
+        case Unknown(why=why):
+            return Unsure(f"whether a change of it is announced could not be read: {why}")
+        case ChangeWindow(ends=ends):
+            return f"a change of it is announced until {ends:%Y-%m-%d %H:%M} UTC (AgentInventory)"
+        case _:
+            return ""
+
+
+def _self_evidence(
+    finding: Finding, _evidence: Evidence, policy: ResponsePolicy, decision: Decision
+) -> str | Unsure:
+    """An attacker can make failing sign-ins with a victim's appId: failures alone never contain."""
+    if not decision.automatic or not finding.only_failures:
+        return ""
+    earlier = _evidence.earlier if isinstance(_evidence.earlier, tuple) else ()
+    at = _evidence.at if not isinstance(_evidence.at, Unknown) else finding.last_seen
+    if any(corroborates(other, finding, policy, at) and not other.only_failures for other in earlier):
+        return ""
+    return "all it rests on are refused attempts, and anybody who knows its appId can make those"
+
+
 GUARDRAILS: Final = (
     Guardrail("own-identity", forbids=True, check=_own_identity),
     Guardrail("microsoft-application", forbids=True, check=_microsoft),
     Guardrail("protected-principal", forbids=True, check=_protected),
     Guardrail("kill-switch", forbids=False, check=_kill_switch),
+    Guardrail("ledger-intact", forbids=False, check=_ledger_intact),
     Guardrail("storm-brake", forbids=False, check=_storm_brake),
+    Guardrail("stale-evidence", forbids=False, check=_stale_evidence),
+    Guardrail("change-window", forbids=False, check=_change_window),
+    Guardrail("self-evidence", forbids=False, check=_self_evidence),
 )

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from clients.errors import ClientError
 from clients.stores import Conflict, Delete, Insert, Put, Record, Replace, Store, Write
-from clients.terms import ServicePrincipal, Unknown
-from response import gathering, notices
+from clients.terms import NotAsked, ServicePrincipal, Unknown
+from response import brake, gathering, notices
 from response.containment import (
     CONTAINED,
     Containment,
@@ -162,8 +162,8 @@ async def _open(
     now: datetime,
     ends_at: datetime | None,
 ) -> Opened:
-    brake, brake_write = await _brake(decision, world, now)
-    decision = decision.with_vetoes(brake)
+    vetoes, brake_write = await _brake(decision, evidence, world, now)
+    decision = decision.with_vetoes(vetoes)
     state, kind = _first_state(decision)
     containment = replace(_first_record(finding, decision, evidence, state, now), undo_at=ends_at)
     if state is State.AWAITING_APPROVAL:
@@ -181,12 +181,14 @@ async def _open(
         if state is State.CLAIMED:
             writes.append(Insert(f"claimed:{containment.id}", {"principal": containment.principal}))
             writes += brake_write
+        tripped, told = await _trip(decision, world, now)
+        writes += tripped
         if state is State.AWAITING_APPROVAL:
             writes.append(Insert(f"deciding:{containment.id}", {"principal": containment.principal}))
         if ends_at is not None and containment.is_open:
             writes.append(Insert(f"ending:{containment.id}", {"principal": containment.principal}))
         opened = _draft(kind, finding, containment.id, {"state": state, "mode": decision.mode})
-        return writes, [*_judged(finding, decision, containment.id), opened]
+        return writes, [*_judged(finding, decision, containment.id), opened, *told]
 
     await commit_with_entries(world.store, build)
     return Opened(containment, decision)
@@ -214,8 +216,8 @@ async def _join(
         kind = EntryKind.LEVER_PROPOSED
         extra = await index_writes(joined, world.store)
     elif _may_go_on(containment, decision):
-        brake, brake_write = await _brake(decision, world, now)
-        decision = decision.with_vetoes(brake)
+        vetoes, brake_write = await _brake(decision, evidence, world, now)
+        decision = decision.with_vetoes(vetoes)
         state, first_kind = _first_state(decision)
         if state is State.CLAIMED:
             joined = _claimed_again(joined, decision, evidence, now)
@@ -423,7 +425,9 @@ async def load_readable(store: Store, containment_id: str) -> tuple[Containment,
         return None
 
 
-async def _brake(decision: Decision, world: World, now: datetime) -> tuple[tuple[Veto, ...], list[Write]]:
+async def _brake(
+    decision: Decision, evidence: Evidence, world: World, now: datetime
+) -> tuple[tuple[Veto, ...], list[Write]]:
     """
     Count an automatic containment in the same batch that claims it.
 
@@ -434,12 +438,32 @@ async def _brake(decision: Decision, world: World, now: datetime) -> tuple[tuple
     if not decision.automatic or state is not State.CLAIMED:
         return (), []
     record = await world.store.get(gathering.BRAKE)
-    times = gathering.recent_times(record.body, now) if record else []
-    if len(times) >= world.policy.automatic_per_hour:
-        reason = f"storm brake: {len(times)} automatic containments in the last hour are all that is allowed"
-        return (*decision.vetoes, Veto("storm-brake", reason, forbids=False)), []
-    body = {"times": [*times, now.isoformat()]}
+    known = brake.read(record.body) if record else ()
+    owners = gathering.owner_ids(evidence.owners)
+    active = evidence.active_principals
+    counts = brake.count(known, owners, now)
+    if brake.asks_for_share(counts, world.policy) and isinstance(active, NotAsked):
+        active = await gathering.answered(gathering.active_principals(world, now))
+    why = brake.reached(counts, active, world.policy)
+    if why != "":
+        text, trips = (why.why, False) if isinstance(why, Unknown) else (why, True)
+        veto = Veto("storm-brake", f"storm brake: {text}", forbids=False, trips=trips)
+        return (*decision.vetoes, veto), []
+    body = brake.written(known, now, owners)
     return (), [Replace(gathering.BRAKE, body, record.etag) if record else Insert(gathering.BRAKE, body)]
+
+
+async def _trip(decision: Decision, world: World, now: datetime) -> tuple[list[Write], list[Draft]]:
+    """
+    Let the storm brake stay tripped once its limit is reached: until a person releases it everything asks.
+
+    Of several runs that reach it at once one writes; the record says when and why. Raises: StoreError.
+    """
+    tripping = next((veto for veto in decision.vetoes if veto.trips), None)
+    if tripping is None or await world.store.get(gathering.BRAKE_TRIPPED) is not None:
+        return [], []
+    body: dict[str, object] = {"at": now.isoformat(), "why": tripping.reason.removeprefix("storm brake: ")}
+    return [Put(gathering.BRAKE_TRIPPED, body)], [Draft(EntryKind.BRAKE_TRIPPED, ACTOR, "", "", body)]
 
 
 def _first_state(decision: Decision) -> tuple[State, EntryKind]:
@@ -483,6 +507,9 @@ def _first_record(
         armed_policies=evidence.armed.policies if isinstance(evidence.armed, Armed) else (),
         people_needed=max(1, decision.people),
         began_at=finding.first_seen,
+        owners=tuple(one.name[:200] for one in evidence.owners[:10])
+        if isinstance(evidence.owners, tuple)
+        else (),
         would_contain=_would_contain(decision),
     )
 

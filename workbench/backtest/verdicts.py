@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 from clients.terms import Kind, NotAsked, RiskLevel, Unknown
 from detections.news import Extended, Known, News, weigh
 from detections.sweep import finding_of
+from response import brake
 from response.decision import Decision, Verdict, corroborates, decide, lifts
 from response.evidence import Armed, Evidence, NotArmed
 from response.finding import AFTER_CONTAINMENT, CORROBORATION_WINDOW, Tier
-from response.gathering import BRAKE_WINDOW
 from response.guardrails import guard
 from response.levers import CONFIRM_COMPROMISED
 from response.policy import Mode, ResponsePolicy
@@ -199,7 +199,7 @@ class Judge:
             reasons.append(f"contained already, at {_iso(one.since)}: this finding joins that containment")
         elif contains:
             self._open[finding.principal] = _Open(Standing.CONTAINED, now)
-            self._brake = [moment for moment in self._brake if now - moment < BRAKE_WINDOW] + [now]
+            self._brake = [moment for moment in self._brake if now - moment < brake.HOUR] + [now]
             told.contains = True
         elif decision.verdict is not Verdict.WATCH and not decision.forbidden and one is None:
             self._open[finding.principal] = _Open(Standing.WAITING, now)
@@ -235,9 +235,20 @@ class Judge:
             own_identities=frozenset(),
             microsoft_risk=self._microsoft_risk(finding, principal, earlier, now),
             earlier=earlier,
-            automatic_last_hour=sum(now - moment < BRAKE_WINDOW for moment in self._brake),
             kill_switch_stopped=False,
             ongoing=self._ongoing(finding, now),
+            at=now,
+            mark=None,
+            privilege=NotAsked("a back-test reads no directory"),
+            owners=NotAsked("a back-test reads no directory"),
+            change_window=NotAsked("announced changes are of now, not of then"),
+            undone_at=None,
+            on_probation=False,
+            brake=brake.count([brake.Automatic(moment, ()) for moment in self._brake], (), now),
+            active_principals=NotAsked("a back-test counts no active principals"),
+            # The hour's limit is kept; a person is taken to release the brake each time it trips.
+            brake_tripped="",
+            ledger_broken="",
         )
 
     def _principal(self, id_: ObjectId) -> tuple[ServicePrincipal | Unknown, Armed | NotArmed | Unknown]:
