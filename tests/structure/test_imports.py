@@ -26,6 +26,7 @@ ALLOWED = {
     "clients": {"clients"},
 }
 PURE = (
+    "response.attributes",
     "response.decision",
     "response.guardrails",
     "response.breaker",
