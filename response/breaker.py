@@ -320,14 +320,13 @@ def _controls(policy: Policy) -> _Finding:
 
 
 def _risk(policy: Policy, levels: frozenset[str], door: _Door) -> _Finding:
-    if "high" in levels:
-        return _Finding()
-    if levels & {"unknownfuturevalue"}:
-        return _doubt(policy, "has a risk level that Graph does not name in this reading")
-    if levels:
+    if levels and not levels & {"high", "unknownfuturevalue"}:
         return _never(policy, Reason.RISK_NOT_HIGH, f"asks for risk {', '.join(sorted(levels))}, not high")
     if getattr(policy, door.other_risk):
+        # Conditions add up, and this one speaks of a risk that the principal does not have.
         return _doubt(policy, "has a condition on the risk of the other sort of workload identity")
+    if levels and "high" not in levels:
+        return _doubt(policy, "has a risk level that Graph does not name in this reading")
     return _Finding()
 
 

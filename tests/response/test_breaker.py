@@ -273,6 +273,7 @@ def test_what_blocks_in_part_whatever_the_risk_is_has_nothing_to_do_with_the_lev
         body(clientAppTypes=["browser"]),
         body(users={"includeUsers": ["All"]}),
         body(agentIdRiskLevels="high", servicePrincipalRiskLevels=[]),
+        body(agentIdRiskLevels="high"),  # conditions add up, and it has no agent risk
         body(servicePrincipalRiskLevels=["unknownFutureValue"]),
         body(grant={"operator": "OR", "builtInControls": ["block", "mfa"]}),
         body(applications={"includeApplications": ["All"], "excludeApplications": ["All"]}),
