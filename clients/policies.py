@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _CONDITIONS: Final = frozenset(
     {
         "agentIdRiskLevels",
+        "agents",
         "applications",
         "authenticationFlows",
         "clientAppTypes",
@@ -56,6 +57,7 @@ _USERS: Final = frozenset(
         "includeUsers",
     }
 )
+_AGENTS: Final = frozenset({"excludeAgentUsers", "includeAgentUsers"})  # beta; users, who are no principals
 # Beta. A policy that is rolled out in part, or was deleted, may block nobody.
 _NOT_IN_FORCE: Final = ("partialEnablementStrategy", "deletedDateTime")
 _AGENT_USERS: Final = "allagentidusers"  # reserved word in includeUsers (beta)
@@ -72,13 +74,14 @@ def policy_from_graph(found: Mapping[str, Any]) -> Policy:
     conditions = read.part(found, "conditions")
     clients, applications = read.part(conditions, "clientApplications"), read.part(conditions, "applications")
     users, locations = read.part(conditions, "users"), read.part(conditions, "locations")
-    flows = read.part(conditions, "authenticationFlows")
+    agents, flows = read.part(conditions, "agents"), read.part(conditions, "authenticationFlows")
     grant, session = read.part(found, "grantControls"), read.part(found, "sessionControls")
     read.others(conditions, _CONDITIONS)
     read.others(clients, _CLIENTS)
     read.others(applications, _APPLICATIONS)
     read.others(locations, _LOCATIONS)
     read.others(users, _USERS)
+    read.others(agents, _AGENTS)
     read.odd += [name for name in _NOT_IN_FORCE if not _is_empty(found.get(name))]
     if flows and not read.flags(flows, "transferMethods") <= {"none"}:  # a flags text, META
         read.odd.append("authenticationFlows")
@@ -95,7 +98,7 @@ def policy_from_graph(found: Mapping[str, Any]) -> Policy:
         agent_filter=read.filter(clients, "agentIdServicePrincipalFilter"),
         risk_levels=read.words(conditions, "servicePrincipalRiskLevels"),
         agent_risk_levels=read.flags(conditions, "agentIdRiskLevels"),
-        people=_people(read, users),
+        people=_people(read, users, agents),
         include_applications=read.words(applications, "includeApplications"),
         exclude_applications=read.words(applications, "excludeApplications"),
         application_filter=read.filter(applications, "applicationFilter"),
@@ -172,11 +175,11 @@ def _is_empty(value: object) -> bool:
     return value is None or value in ("", [])
 
 
-def _people(read: _Reader, users: Mapping[str, Any]) -> frozenset[str]:
+def _people(read: _Reader, users: Mapping[str, Any], agents: Mapping[str, Any]) -> frozenset[str]:
     included = read.words(users, "includeUsers") - {"none"}
     found = {
         "users": included - {_AGENT_USERS},
-        "agent users": included & {_AGENT_USERS},
+        "agent users": included & {_AGENT_USERS} or read.words(agents, "includeAgentUsers"),
         "groups": read.words(users, "includeGroups"),
         "roles": read.words(users, "includeRoles"),
         "guests": not _is_empty(users.get("includeGuestsOrExternalUsers")),

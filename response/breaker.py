@@ -569,6 +569,13 @@ class Breaker:
         """Answer for many, in order."""
         return map(self.answer, abouts)
 
+    def reasons(self, about: About) -> tuple[Why, ...]:
+        """Give every reason of every policy, also of those that are about people: for who wants to see it all."""
+        side = self._sides.get(about.principal.kind)
+        if side is None:
+            return self.answer(about).reasons
+        return tuple(why for verdict in self._verdicts(side, about) for why in verdict.reasons)
+
     @staticmethod
     def _verdicts(side: _Side, about: About) -> list[_Verdict]:
         me = about.principal

@@ -107,7 +107,7 @@ def test_a_plain_risk_policy_is_read_whole():
         ({"userRiskLevels": ["high"]}, "userRiskLevels"),
         ({"devices": {"deviceFilter": {"mode": "include", "rule": "x"}}}, "devices"),
         ({"authenticationFlows": {"transferMethods": "deviceCodeFlow"}}, "authenticationFlows"),
-        ({"agents": {"includeAgentUsers": ["All"]}}, "agents"),
+        ({"agents": {"agentFilter": {"mode": "include", "rule": "x"}}}, "agentFilter"),
         ({"clientApplications": {"includeServicePrincipals": ["x"], "ofNextYear": ["y"]}}, "ofNextYear"),
         ({"applications": {"includeApplications": ["All"], "networkAccess": {"a": 1}}}, "networkAccess"),
         # Not of the documented form: it may have held the exclusion that matters.
@@ -151,11 +151,20 @@ def test_the_agents_fields_of_beta_are_read():
     assert (found.agent_filter.mode, found.agent_filter.rule) == ("exclude", "r")
 
 
+def test_a_policy_on_agent_users_is_one_on_people():
+    assert policy(agents={"includeAgentUsers": ["All"]}).people == {"agent users"}
+    assert policy(users={"includeUsers": ["AllAgentIdUsers"]}).people == {"agent users"}
+    assert policy(users={"includeUsers": ["None"]}).people == set()
+
+
 def test_a_policy_that_is_deleted_or_rolled_out_in_part_is_not_taken_for_one_in_force():
     whole = {"id": "1", "state": "enabled", "conditions": {}, "grantControls": {"builtInControls": ["block"]}}
 
     assert policies.policy_from_graph(whole).other_conditions == ()
-    for name, value in (("deletedDateTime", "2026-01-01T00:00:00Z"), ("partialEnablementStrategy", {"a": "b"})):
+    for name, value in (
+        ("deletedDateTime", "2026-01-01T00:00:00Z"),
+        ("partialEnablementStrategy", {"a": "b"}),
+    ):
         assert policies.policy_from_graph(whole | {name: value}).other_conditions == (name,)
 
 
