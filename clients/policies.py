@@ -110,7 +110,7 @@ def policy_from_graph(found: Mapping[str, Any]) -> Policy:
         blocks="block" in controls,
         grant_operator=text(grant, "operator"),
         grant_controls=_demands(grant, controls),
-        cae_mode=text(read.part(session, "continuousAccessEvaluation"), "mode").lower(),
+        cae_mode=_cae_mode(read, session),
         other_conditions=tuple(dict.fromkeys(read.odd)),
     )
 
@@ -190,3 +190,10 @@ def _people(read: _Reader, users: Mapping[str, Any], agents: Mapping[str, Any]) 
 def _demands(grant: Mapping[str, Any], controls: frozenset[str]) -> frozenset[str]:
     further = ("authenticationStrength", "customAuthenticationFactors", "termsOfUse")
     return controls - {"block"} | {name for name in further if not _is_empty(grant.get(name))}
+
+
+def _cae_mode(read: _Reader, session: Mapping[str, Any]) -> str | None:
+    """Give the mode of ``continuousAccessEvaluation``; None where there are session controls without that field."""
+    if session and "continuousAccessEvaluation" not in session:
+        return None
+    return text(read.part(session, "continuousAccessEvaluation"), "mode").lower()

@@ -236,8 +236,11 @@ class Policy:
     grant_operator: str = ""
     grant_controls: frozenset[str] = frozenset()
     """What it demands beside or instead of ``block``: built-in controls, terms of use, authentication strength."""
-    cae_mode: str = ""
-    """``disabled`` turns continuous access evaluation off for whom it covers; empty where nothing is said."""
+    cae_mode: str | None = ""
+    """
+    ``disabled`` turns continuous access evaluation off for whom it covers; empty where nothing is said, None where the
+    reading has session controls and not this one: v1.0 does not show it.
+    """
     complete: bool = True
 
 

@@ -657,6 +657,38 @@ def _sentence(reasons: Sequence[Why]) -> str:
 _MOST_REASONS: Final = 6
 
 
+# --- continuous access evaluation -----------------------------------------------------------------
+
+
+def cae_turned_off(policies: Iterable[Policy], about: About) -> tuple[str, ...] | Unknown:
+    """
+    Give the ids of enabled policies whose session control turns continuous access evaluation off for a principal.
+
+    Unknown where one may. Source: Entra "Continuous access evaluation for workload identities" (Disable), Graph beta
+    "continuousAccessEvaluationSessionControl".
+    """
+    door = _DOORS.get(about.principal.kind)
+    if door is None:
+        return ()
+    found, doubts = [], []
+    for policy in policies:
+        if policy.state in ("disabled", "enabledForReportingButNotEnforced") or policy.cae_mode == "":
+            continue
+        one = _compiled(policy, door)
+        included = _inclusion(one, about)
+        if included.never or any(why.reason is Reason.NO_RESOURCES for why in one.given.never):
+            continue
+        elsewhere = [why for why in one.given.never if why.reason is Reason.RISK_NOT_HIGH]
+        doubtful = included.doubts or one.given.doubts or one.given.partly or elsewhere
+        if policy.cae_mode is None or (policy.cae_mode == "disabled" and doubtful):
+            doubts.append(f"{one.name} may turn continuous access evaluation off for it")
+        elif policy.cae_mode == "disabled":
+            found.append(policy.id)
+    if found:
+        return tuple(found)
+    return Unknown(doubts[0]) if doubts else ()
+
+
 # --- kept in the store ----------------------------------------------------------------------------
 
 _SETS: Final = (

@@ -30,6 +30,7 @@ PURE = (
     "response.decision",
     "response.guardrails",
     "response.breaker",
+    "response.reach",
     "response.evidence",
     "response.finding",
     "response.policy",
