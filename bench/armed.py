@@ -42,6 +42,7 @@ def measure(runs: int) -> Json:
     slower, reasons = _timed(max(5, runs), disarmed, principals)
     return {
         "unit": "s",
+        "runs": len(seconds),
         "principals": len(principals),
         "policies": len(policies),
         "target": {"p50": TARGET_SECONDS},
