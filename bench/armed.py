@@ -12,7 +12,8 @@ from typing import Final
 from bench.figures import Json, against
 from clients.policies import policy_from_graph
 from clients.terms import AppId, Kind, ObjectId, Policy, ServicePrincipal
-from response.breaker import About, Breaker
+from response.breaker import Breaker
+from response.coverage import About
 
 TARGET_SECONDS: Final = 5.0
 PRINCIPALS: Final = 10_000

@@ -11,6 +11,7 @@ from clients.errors import ClientError, NotFound
 from clients.stores import Put, StoreError
 from clients.terms import AppId, Kind, NotAsked, RiskLevel, ServicePrincipal, Unknown
 from response import breaker, reach
+from response.coverage import About
 from response.decision import corroborates, lifts
 from response.evidence import Armed, Evidence, NoSuchPrincipal, NotArmed
 from response.finding import CORROBORATION_WINDOW, Finding, Source, Tier
@@ -258,7 +259,7 @@ async def residual_access(
     """
     now = world.now()
     tokens = await recent_tokens(principal, world, blocked_from - reach.LOOK_BACK, max(now, blocked_from))
-    reached = reach.cae_reach(breaker.About(principal), policies)
+    reached = reach.cae_reach(About(principal), policies)
     residual = reach.residual_access(
         principal,
         reached,

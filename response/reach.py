@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from clients.terms import Kind, ObjectId, ServicePrincipal, Unknown, object_id
-from response import breaker
+from response.coverage import cae_turned_off
 from response.evidence import Armed, NotArmed
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from clients.logs import Rows
     from clients.terms import Policy, WhatIf
-    from response.breaker import About
+    from response.coverage import About
 
 MICROSOFT_GRAPH: Final = "00000003-0000-0000-c000-000000000000"
 ORDINARY_LIFETIME: Final = timedelta(minutes=90)
@@ -115,7 +115,7 @@ def cae_reach(about: About, policies: Sequence[Policy] | Unknown) -> Reach:
         return Reach((), f"continuous access evaluation covers single-tenant applications only, no {words}")
     if isinstance(policies, Unknown):
         return Reach(Unknown(policies.why), f"a policy may turn it off, and {policies.why}")
-    off = breaker.cae_turned_off(policies, about)
+    off = cae_turned_off(policies, about)
     if isinstance(off, Unknown):
         return Reach(off, off.why)
     if off:

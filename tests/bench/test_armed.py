@@ -1,7 +1,8 @@
 """That the measurement of armed-or-not asks what it says it asks. How fast that is, is not asserted."""
 
 from bench import armed
-from response.breaker import About, Breaker, Coverage
+from response.breaker import Breaker, Coverage
+from response.coverage import About
 
 
 def test_it_measures_what_it_says(monkeypatch):

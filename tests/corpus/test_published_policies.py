@@ -13,7 +13,8 @@ import pytest
 
 from clients.policies import policy_from_graph
 from clients.terms import AppId, Kind, ObjectId, ServicePrincipal
-from response.breaker import About, Breaker, Coverage, Reason, policy_from_body, policy_to_body, short
+from response.breaker import Breaker, Coverage, policy_from_body, policy_to_body, short
+from response.coverage import About, Reason
 from response.evidence import NotArmed
 
 SAMPLES = Path(os.environ.get("AGENTDESK_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "samples"

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from clients.policies import policy_from_graph
 from clients.terms import AppId, Kind, Unknown
-from response import breaker
+from response import breaker, coverage
 from response.attributes import matches
-from response.breaker import About, Breaker, Coverage, Reason, policy_from_body, policy_to_body
+from response.breaker import Breaker, Coverage, policy_from_body, policy_to_body
+from response.coverage import About, Reason
 from response.evidence import Armed, NotArmed
 from response.levers import LEVERS
 
@@ -133,7 +134,7 @@ def test_what_does_not_cover_it_says_why(one, reason):
 )
 def test_targeting_people_or_groups_cannot_reach_a_service_principal(users, word):
     one = people(**users)
-    [why] = breaker._verdict(breaker._compiled(policy_from_graph(one), breaker._SERVICE_PRINCIPALS),
+    [why] = coverage.verdict_on(coverage.compiled(policy_from_graph(one), coverage.SERVICE_PRINCIPALS),
                              About(principal())).reasons  # fmt: skip
 
     assert (why.reason, f"targets {word}" in why.words) == (Reason.TARGETS_PEOPLE, True)
@@ -475,7 +476,7 @@ def test_excluding_a_principal_never_arms_it(found, about):
 
 @given(st.lists(bodies(), max_size=4), PRINCIPALS)
 def test_the_index_answers_as_looking_at_every_policy_does(found, about):
-    door = breaker._DOORS.get(about.principal.kind)
+    door = coverage.DOORS.get(about.principal.kind)
     one = Breaker(parsed(found))
     if door is None:
         assert one.answer(about).coverage is Coverage.NOT_COVERED
@@ -483,7 +484,7 @@ def test_the_index_answers_as_looking_at_every_policy_does(found, about):
     side = one._sides[about.principal.kind]
 
     assert one._verdicts(side, about) == [
-        breaker._verdict(breaker._compiled(policy, door), about) for policy in parsed(found)
+        coverage.verdict_on(coverage.compiled(policy, door), about) for policy in parsed(found)
     ]
 
 

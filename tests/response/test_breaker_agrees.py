@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from clients.policies import policy_from_graph
 from clients.terms import AppId, Kind, ObjectId, ServicePrincipal
-from response.breaker import About, Breaker, Coverage
+from response.breaker import Breaker, Coverage
+from response.coverage import About
 from simtenant.conditional_access import evaluate, sign_in_of
 from simtenant.tenant import Principal, PrincipalKind
 

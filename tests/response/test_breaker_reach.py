@@ -15,7 +15,7 @@ from clients.logs import Rows
 from clients.policies import policy_from_graph
 from clients.terms import AppId, Kind, ObjectId, RiskLevel, Unknown, WhatIf
 from response import gathering, reach
-from response.breaker import About
+from response.coverage import About
 from response.evidence import Armed, NotArmed
 from response.reach import MICROSOFT_GRAPH, Reach, Token
 from simtenant.faults import FaultKind

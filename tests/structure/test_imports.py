@@ -27,6 +27,7 @@ ALLOWED = {
 }
 PURE = (
     "response.attributes",
+    "response.coverage",
     "response.decision",
     "response.guardrails",
     "response.breaker",
