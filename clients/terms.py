@@ -185,12 +185,29 @@ class Risk:
 
 
 @dataclass(frozen=True, slots=True)
+class AttributeFilter:
+    """
+    ``conditionalAccessFilter``: a rule on custom security attributes that includes or excludes who it matches.
+
+    Source: Graph "conditionalAccessFilter" (``mode`` include or exclude, ``rule``). ``rule`` is tenant text.
+    """
+
+    mode: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """
     A Conditional Access policy, the parts that decide whether it blocks a risky workload identity.
 
-    ``other_conditions`` names conditions and filters that are present and that we do not evaluate:
-    with any of them the answer about this policy is unknown, never "blocks".
+    Ids and reserved words are lower-cased. An empty set means that the policy has no such condition, with one
+    exception: nobody is included who is not named. ``other_conditions`` names what is present and not evaluated, and
+    fields whose form was not the documented one: with any of them this policy's answer is unknown, never "blocks".
+    ``complete`` is false for a reading by an earlier version, which knew fewer conditions.
+
+    Source: Graph v1.0 and beta "conditionalAccessPolicy"; what only beta has are the agents' fields
+    (``agentIdRiskLevels`` is a comma-separated text there, not a list) and ``sessionControls/continuousAccessEvaluation``.
     """
 
     id: str
@@ -203,3 +220,41 @@ class Policy:
     exclude_applications: frozenset[str]
     blocks: bool
     other_conditions: tuple[str, ...]
+    service_principal_filter: AttributeFilter | None = None
+    include_agents: frozenset[str] = frozenset()
+    exclude_agents: frozenset[str] = frozenset()
+    agent_filter: AttributeFilter | None = None
+    agent_risk_levels: frozenset[str] = frozenset()
+    people: frozenset[str] = frozenset()
+    """Which of users, groups, roles, guests and agent users it includes, in these words."""
+    user_actions: frozenset[str] = frozenset()
+    authentication_contexts: frozenset[str] = frozenset()
+    application_filter: AttributeFilter | None = None
+    include_locations: frozenset[str] = frozenset()
+    exclude_locations: frozenset[str] = frozenset()
+    client_app_types: frozenset[str] = frozenset()
+    grant_operator: str = ""
+    grant_controls: frozenset[str] = frozenset()
+    """What it demands beside or instead of ``block``: built-in controls, terms of use, authentication strength."""
+    cae_mode: str | None = ""
+    """
+    ``disabled`` turns continuous access evaluation off for whom it covers; empty where nothing is said, None where the
+    reading has session controls and not this one: v1.0 does not show it.
+    """
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """
+    What Microsoft's What If says of one policy and one sign-in.
+
+    ``applies`` is also true of policies that only report: ``state`` and ``blocks`` tell whether it would refuse.
+    Source: Graph v1.0 "conditionalAccessRoot: evaluate", ``whatIfAnalysisResult``.
+    """
+
+    policy_id: str
+    state: str
+    blocks: bool
+    applies: bool
+    reasons: tuple[str, ...]

@@ -25,10 +25,17 @@ class Armed:
 
 @dataclass(frozen=True, slots=True)
 class NotArmed:
-    """No enabled policy would block it. ``why`` says so for a person, ``would_bite`` what would."""
+    """
+    No enabled policy would block it. ``why`` says so for a person, ``would_bite`` what would.
+
+    ``report_only``: a policy that only reports would, if it were enabled. ``lever`` is the id of the lever that stops
+    it without a policy, empty where there is none.
+    """
 
     why: str
     would_bite: str
+    report_only: bool = False
+    lever: str = ""
 
 
 @dataclass(frozen=True, slots=True)

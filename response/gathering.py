@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from clients.errors import ClientError, NotFound
 from clients.stores import Put, StoreError
-from clients.terms import AppId, Kind, NotAsked, ServicePrincipal, Unknown
-from response import brake, breaker
+from clients.terms import AppId, Kind, NotAsked, RiskLevel, ServicePrincipal, Unknown
+from response import brake, breaker, reach
 from response.containment import Containment, State
+from response.coverage import About
 from response.decision import corroborates, lifts
 from response.evidence import Armed, ChangeWindow, Evidence, NoSuchPrincipal, NotArmed
 from response.finding import CORROBORATION_WINDOW, Finding, Source, Tier
@@ -19,10 +20,10 @@ from response.levers import CONFIRM_AGENT_COMPROMISED, CONFIRM_COMPROMISED, firs
 from response.privilege import Privilege, privilege_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from clients.stores import Store
-    from clients.terms import Dossier, Mark, ObjectId, Person, Policy, Risk, RiskLevel
+    from clients.terms import Dossier, Mark, ObjectId, Person, Policy, Risk, WhatIf
     from response.world import World
 
 T = TypeVar("T")
@@ -447,3 +448,62 @@ async def answered(question: Awaitable[T]) -> T | Unknown:
         return Unknown(str(error))
     except (KeyError, TypeError, ValueError) as error:
         return Unknown(f"a stored record is unreadable ({type(error).__name__})")
+
+
+# --- is the breaker armed: a second opinion, and what old tokens still reach (response/reach.py judges) ------------
+
+WhatIfCall: TypeAlias = "Callable[[ServicePrincipal, str, RiskLevel], Awaitable[tuple[WhatIf, ...]]]"
+"""Asks Microsoft's What If about a principal, a resource's appId and a risk level. Costs an ID Protection second."""
+# Sign-in rows take minutes; how long at most is not documented. What is younger is not taken for complete.
+_ROWS_ARE_THERE_AFTER: Final = timedelta(hours=2)
+
+
+async def second_opinion(
+    own: Armed | NotArmed | Unknown, principal: ServicePrincipal, ask: WhatIfCall
+) -> Armed | NotArmed | Unknown:
+    """
+    Compare our answer with Microsoft's, where Microsoft gives one: single-tenant applications only (facts §3).
+
+    Asked about Microsoft Graph at high risk. A question that fails leaves ours as it is. Never raises for it.
+    """
+    if principal.kind is not Kind.APPLICATION:
+        return own
+    return reach.second_opinion(own, await answered(ask(principal, reach.MICROSOFT_GRAPH, RiskLevel.HIGH)))
+
+
+async def recent_tokens(
+    principal: ServicePrincipal, world: World, since: datetime, until: datetime
+) -> tuple[reach.Token, ...] | Unknown:
+    """Read which tokens a principal got between two times; Unknown when the log gives no whole answer."""
+
+    async def read() -> tuple[reach.Token, ...]:
+        return reach.tokens_from(await world.logs.query(reach.tokens_query([principal]), since, until))
+
+    return await answered(read())
+
+
+async def residual_access(
+    principal: ServicePrincipal,
+    policies: tuple[Policy, ...] | Unknown,
+    world: World,
+    *,
+    blocked_from: datetime,
+    is_critical_event: bool,
+) -> tuple[reach.Reach, bool | Unknown, reach.Residual]:
+    """
+    Tell what CAE reaches, whether the client lets its tokens be ended, and until when old tokens may work.
+
+    One log query. What could not be read makes the answer later, never earlier.
+    """
+    now = world.now()
+    tokens = await recent_tokens(principal, world, blocked_from - reach.LOOK_BACK, max(now, blocked_from))
+    reached = reach.cae_reach(About(principal), policies)
+    residual = reach.residual_access(
+        principal,
+        reached,
+        tokens,
+        blocked_from=blocked_from,
+        seen_until=now - _ROWS_ARE_THERE_AFTER,
+        is_critical_event=is_critical_event,
+    )
+    return reached, reach.declared_cp1(tokens), residual

@@ -103,22 +103,71 @@ def test_a_plain_risk_policy_is_read_whole():
 
 
 @pytest.mark.parametrize(
-    "condition",
+    ("condition", "named"),
     [
-        {"locations": {"includeLocations": ["All"]}},
-        {"somethingOfNextYear": {"x": 1}},
-        {"clientAppTypes": ["browser"]},
-        {
-            "clientApplications": {
-                "includeServicePrincipals": ["x"],
-                "servicePrincipalFilter": {"mode": "include"},
-            }
-        },
-        {"applications": {"includeApplications": ["All"], "applicationFilter": {"mode": "exclude"}}},
+        ({"somethingOfNextYear": {"x": 1}}, "somethingOfNextYear"),
+        ({"userRiskLevels": ["high"]}, "userRiskLevels"),
+        ({"devices": {"deviceFilter": {"mode": "include", "rule": "x"}}}, "devices"),
+        ({"authenticationFlows": {"transferMethods": "deviceCodeFlow"}}, "authenticationFlows"),
+        ({"agents": {"agentFilter": {"mode": "include", "rule": "x"}}}, "agentFilter"),
+        ({"clientApplications": {"includeServicePrincipals": ["x"], "ofNextYear": ["y"]}}, "ofNextYear"),
+        ({"applications": {"includeApplications": ["All"], "networkAccess": {"a": 1}}}, "networkAccess"),
+        # Not of the documented form: it may have held the exclusion that matters.
+        ({"clientApplications": {"excludeServicePrincipals": "x"}}, "excludeServicePrincipals"),
+        ({"clientApplications": {"excludeServicePrincipals": [1]}}, "excludeServicePrincipals"),
+        ({"clientApplications": ["x"]}, "clientApplications"),
+        ({"agentIdRiskLevels": ["high"]}, "agentIdRiskLevels"),
     ],
 )
-def test_a_condition_that_is_not_evaluated_is_named(condition):
-    assert policy(**condition).other_conditions
+def test_a_condition_that_is_not_evaluated_is_named(condition, named):
+    assert named in policy(**condition).other_conditions
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"devices": {"deviceFilter": {"mode": None, "rule": None}, "includeDevices": None}},
+        {"authenticationFlows": {"transferMethods": "none"}},
+        {"platforms": {"includePlatforms": None, "@odata.type": "#microsoft.graph.x"}},
+        {"clientApplications": {"servicePrincipalFilter": {"mode": None, "rule": None}}},
+    ],
+)
+def test_a_condition_without_content_is_none(condition):
+    found = policy(**condition)
+
+    assert (found.other_conditions, found.service_principal_filter) == ((), None)
+
+
+def test_the_agents_fields_of_beta_are_read():
+    found = policy(
+        agentIdRiskLevels="medium, high",
+        clientApplications={
+            "includeAgentIdServicePrincipals": ["All"],
+            "excludeAgentIdServicePrincipals": [ID.upper()],
+            "agentIdServicePrincipalFilter": {"mode": "exclude", "rule": "r"},
+        },
+    )
+
+    assert found.agent_risk_levels == {"medium", "high"}
+    assert (found.include_agents, found.exclude_agents) == ({"all"}, {ID})
+    assert (found.agent_filter.mode, found.agent_filter.rule) == ("exclude", "r")
+
+
+def test_a_policy_on_agent_users_is_one_on_people():
+    assert policy(agents={"includeAgentUsers": ["All"]}).people == {"agent users"}
+    assert policy(users={"includeUsers": ["AllAgentIdUsers"]}).people == {"agent users"}
+    assert policy(users={"includeUsers": ["None"]}).people == set()
+
+
+def test_a_policy_that_is_deleted_or_rolled_out_in_part_is_not_taken_for_one_in_force():
+    whole = {"id": "1", "state": "enabled", "conditions": {}, "grantControls": {"builtInControls": ["block"]}}
+
+    assert policies.policy_from_graph(whole).other_conditions == ()
+    for name, value in (
+        ("deletedDateTime", "2026-01-01T00:00:00Z"),
+        ("partialEnablementStrategy", {"a": "b"}),
+    ):
+        assert policies.policy_from_graph(whole | {name: value}).other_conditions == (name,)
 
 
 def test_our_own_identity_is_read_from_our_token_and_nonsense_is_an_error():

@@ -26,9 +26,12 @@ ALLOWED = {
     "clients": {"clients"},
 }
 PURE = (
+    "response.attributes",
+    "response.coverage",
     "response.decision",
     "response.guardrails",
     "response.breaker",
+    "response.reach",
     "response.evidence",
     "response.finding",
     "response.policy",
