@@ -58,7 +58,6 @@ _ENTRY_KEY: Final = re.compile(r"ledger:(\d{12})")
 _GUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PAGE: Final = 1000
 _LAST_NUMBER: Final = 10**12 - 1
-_READS_AT_ONCE: Final = 16
 _BELIEVABLE_GAP: Final = 1_000_000  # entries; a head beyond that was not written by us
 _LONGEST_TEXT: Final = (
     2000  # characters of one string in a body; an outsider's long name must not stop an entry
@@ -315,6 +314,17 @@ async def about(
     return found[:limit]
 
 
+async def records_after(store: Store, number: int, limit: int) -> list[Record]:
+    """Read the stored entries that follow ``number``, in order, as they are. Raises: StoreError."""
+    found = await store.scan(_PREFIX, after=_key(number) if number else "", limit=limit)
+    return [record for record in found if _ENTRY_KEY.fullmatch(record.key)]
+
+
+async def last_number(store: Store) -> int:
+    """Read how many entries the ledger's head counts. Raises: StoreError."""
+    return (await _read_head(store)).number
+
+
 async def reindex(store: Store) -> int:
     """
     Write index records for entries that ``about`` would not find; give how many. Raises: StoreError.
@@ -366,7 +376,9 @@ async def entries(
 
 
 @dataclass(frozen=True, slots=True)
-class _Head:
+class Head:
+    """The end of the chain."""
+
     number: int = 0
     hash: str = ""
     etag: str = ""  # "" when there is no head yet
@@ -377,7 +389,7 @@ class _Pen:
     """One appender at a time in this process; what it left as the head, so that the next need not read it."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    head: _Head | None = None
+    head: Head | None = None
 
 
 # Keyed by store, not state of a run: a wrong or missing pen costs one failed conditional write, nothing more.
@@ -402,10 +414,8 @@ async def _append(
         head, pen.head = pen.head, None  # whatever happens below, it is read anew unless the commit succeeds
         try:
             head = head or await _read_head(store)
-            batch = _chained(head, drafts, now())
-            etags = await store.commit(
-                [*writes, _head_write(head, batch[-1]), *map(_insert, batch), *_index(batch)]
-            )
+            batch = chained(head, drafts, now())
+            etags = await store.commit([*writes, head_write(head, batch[-1]), *entry_writes(batch)])
         except Conflict as conflict:
             if landed := await _landed(store, unclear):
                 return landed
@@ -429,7 +439,7 @@ async def _append(
                 raise
             raise StoreOutcomeUnknown("a commit got no clear answer and could not be read back") from error
         else:
-            pen.head = _Head(batch[-1].number, batch[-1].hash, etags[HEAD])
+            pen.head = Head(batch[-1].number, batch[-1].hash, etags[HEAD])
             return batch
         await asyncio.sleep(random.uniform(0, min(0.005 * 2**attempt, 0.25)))
     raise Conflict(HEAD)
@@ -453,32 +463,35 @@ async def _landed(store: Store, unclear: Sequence[list[Entry]]) -> list[Entry] |
     return None
 
 
-async def _read_head(store: Store) -> _Head:
+async def _read_head(store: Store) -> Head:
     record = await store.get(HEAD)
     if record is None:
-        return _Head()
+        return Head()
     if (head := _head_of(record)) is None:
         raise CorruptRecord(f"{HEAD} does not name the last entry")
     return head
 
 
-def _head_of(record: Record) -> _Head | None:
+def _head_of(record: Record) -> Head | None:
     number, digest = record.body.get("number"), record.body.get("hash")
     if type(number) is not int or number < 1 or not isinstance(digest, str):
         return None
-    return _Head(number, digest, record.etag)
+    return Head(number, digest, record.etag)
 
 
-def _head_write(head: _Head, last: Entry) -> Write:
+def head_write(head: Head, last: Entry | Head) -> Insert | Replace:
+    """Give the write that moves the end of the chain from ``head``, and only from there, to ``last``."""
     body = {"number": last.number, "hash": last.hash}
     return Replace(HEAD, body, head.etag) if head.etag else Insert(HEAD, body)
 
 
-def _insert(entry: Entry) -> Write:
-    return Insert(entry.key, entry.to_body())
+def entry_writes(batch: Sequence[Entry]) -> list[Insert | Put]:
+    """Give the writes of entries and of their index."""
+    return [*(Insert(entry.key, entry.to_body()) for entry in batch), *_index(batch)]
 
 
-def _chained(head: _Head, drafts: Sequence[tuple[str, Draft]], at: datetime) -> list[Entry]:
+def chained(head: Head, drafts: Sequence[tuple[str, Draft]], at: datetime) -> list[Entry]:
+    """Make entries of drafts, each with its id, behind ``head``. Raises: ValueError for a body that is no JSON."""
     batch: list[Entry] = []
     number, previous = head.number, head.hash
     for entry_id, draft in drafts:
@@ -527,16 +540,16 @@ async def append_behind(
     )
     if number > walk.number:
         walk.note_gap(number + 1)
-    end = _Head(number, previous, stored.etag if stored is not None else "")
-    [entry] = _chained(end, [(uuid4().hex, draft())], at)
-    await store.commit([_head_write(end, entry), _insert(entry), *_index([entry]), *extra(entry)])
+    end = Head(number, previous, stored.etag if stored is not None else "")
+    [entry] = chained(end, [(uuid4().hex, draft())], at)
+    await store.commit([head_write(end, entry), *entry_writes([entry]), *extra(entry)])
     return entry
 
 
 # --- the index by subject -------------------------------------------------------------------------
 
 
-def _index(batch: Sequence[Entry]) -> list[Write]:
+def _index(batch: Sequence[Entry]) -> list[Put]:
     """One record a subject, not one an entry: a commit has room for 100 writes. Put, because it is no condition."""
     numbers: dict[str, list[int]] = {}
     for entry in batch:
@@ -575,17 +588,13 @@ async def _found(store: Store, entry: Entry) -> bool:
 
 
 async def _numbered(store: Store, numbers: Sequence[int]) -> list[Entry]:
-    """Read entries by number, several at once. Raises: CorruptRecord when one is not there."""
-    gate = asyncio.Semaphore(_READS_AT_ONCE)
-
-    async def read(number: int) -> Entry:
-        async with gate:
-            record = await store.get(_key(number))
+    """Read entries by number. Raises: CorruptRecord when one is not there."""
+    found: list[Entry] = []
+    for number, record in zip(numbers, await store.get_many([_key(n) for n in numbers]), strict=True):
         if record is None:
             raise CorruptRecord(f"the index names {_key(number)}, which is not there")
-        return Entry.from_record(record)
-
-    return list(await asyncio.gather(*map(read, numbers)))
+        found.append(Entry.from_record(record))
+    return found
 
 
 # --- form and check -----------------------------------------------------------------------------
@@ -628,12 +637,23 @@ class Walk:
 
     async def through(self, store: Store) -> None:
         """Walk all entries, without a look at the head. Raises: StoreError."""
-        while page := await store.scan(_PREFIX, after=self._after, limit=_PAGE):
-            for record in page:
-                self.step(record)
+        page = await store.scan(_PREFIX, after=self._after, limit=_PAGE)
+        while page:
             self._after = page[-1].key
             if len(page) < _PAGE:
+                self._steps(page)
                 return
+            # The store reads the next page while this one is checked.
+            following = asyncio.ensure_future(store.scan(_PREFIX, after=self._after, limit=_PAGE))
+            await asyncio.sleep(0)
+            try:
+                self._steps(page)
+            finally:
+                page = await following
+
+    def _steps(self, page: Sequence[Record]) -> None:
+        for record in page:
+            self.step(record)
 
     def step(self, record: Record) -> None:
         """Check one entry and go on behind it, whatever is wrong with it."""
@@ -723,8 +743,10 @@ def _hash(stored: Mapping[str, Any]) -> str:
 
     Raises: ValueError for what no JSON can carry.
     """
-    content = {name: value for name, value in stored.items() if name not in ("previous", "hash")}
-    return hashlib.sha256(f"{stored['previous']}{_CANONICAL(content)}".encode()).hexdigest()
+    content = dict(stored)
+    previous = content.pop("previous")
+    content.pop("hash", None)
+    return hashlib.sha256(f"{previous}{_CANONICAL(content)}".encode()).hexdigest()
 
 
 def _digest_of(stored: Mapping[str, Any]) -> str:

@@ -62,6 +62,9 @@ class MemoryStore:
         await self._pause()
         return self._memory.records.get(key)
 
+    async def get_many(self, keys: Sequence[str]) -> list[Record | None]:
+        return [await self.get(key) for key in keys]
+
     async def scan(self, prefix: str, *, after: str = "", limit: int | None = None) -> list[Record]:
         await self._pause()
         keys = sorted(key for key in self._memory.records if key.startswith(prefix) and key > after)
