@@ -105,8 +105,8 @@ def _rows(entries: int) -> Iterator[tuple[str, str, str, str]]:
         head = ledger.Head(batch[-1].number, batch[-1].hash)
         for write in ledger.entry_writes(batch):
             yield partition, encoding.encode_key(write.key), encoding.dump(write.body), f"{begin:x}"
-    write = ledger.head_write(ledger.Head(), head)
-    yield partition, encoding.encode_key(write.key), encoding.dump(write.body), "head"
+    end = ledger.head_write(ledger.Head(), head)
+    yield partition, encoding.encode_key(end.key), encoding.dump(end.body), "head"
 
 
 def _draft(n: int) -> tuple[str, Draft]:
