@@ -7,6 +7,7 @@ import re
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,12 +27,12 @@ from simtenant.tenant import TenantSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from clients.stores import Write
     from response.world import World
 
 PRINCIPAL = "9b2e0000-0000-4000-8000-000000000001"
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "ledger.md").read_text()
 UPLOADS = re.compile("POST /dataCollectionRules/")
 
 
@@ -55,10 +56,10 @@ class Audited:
 
         await commit_with_entries(self.world.store, build_drafts)
 
-    async def rows(self, kql: str = "") -> list[dict[str, Any]]:
+    async def rows(self, kql: str = "", *, order: str = "| sort by Number asc") -> list[dict[str, Any]]:
         """What a query of the workspace sees, in the order of numbers."""
         now = self.world.now()
-        query = f"AgentbreakerAudit_CL {kql} | sort by Number asc"
+        query = f"AgentbreakerAudit_CL {kql} {order}"
         answer = await self.world.logs.query(query, now - timedelta(days=1), now + timedelta(days=1))
         return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
 
@@ -145,6 +146,25 @@ async def test_an_answer_that_never_came_leads_to_rows_twice_with_the_same_event
 
     assert await app.numbers() == [1, 1, 2, 2, 3, 3]
     assert len(await app.rows("| summarize arg_max(TimeGenerated, *) by EventId")) == 3
+
+
+async def test_the_queries_of_the_page_remove_duplicates_and_find_a_gap(app: Audited) -> None:
+    once, gap = (
+        " ".join(text.split()).removeprefix("AgentbreakerAudit_CL ")
+        for text in re.findall(r"```kusto\n(.*?)```", PAGE, re.DOTALL)
+    )
+    await app.write(3)
+    app.estate.audit.lose_answers = 1
+    with pytest.raises(OutcomeUnknown):
+        await ship(app.world)
+    await ship(app.world)
+
+    assert [row["Number"] for row in await app.rows(once)] == [1, 2, 3]
+    assert await app.rows(gap, order="") == []
+    await app.write(2)
+    await app.world.store.commit([Put(SHIPPED, {"number": 4})])
+    await ship(app.world)
+    assert [(row["Rows"], row["Last"]) for row in await app.rows(gap, order="")] == [(4, 5)]
 
 
 async def test_a_connection_that_breaks_is_an_unclear_outcome_and_never_a_refusal(app: Audited) -> None:

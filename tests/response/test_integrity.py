@@ -215,6 +215,25 @@ async def test_the_first_break_is_kept(store: Store) -> None:
     assert await recorded_break(store) == Broken(3, "its content is not what was hashed")
 
 
+async def test_a_break_that_a_second_look_does_not_find_is_not_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A scan is no snapshot: it may pass the place of an entry before, and see the next one after, their commit."""
+    store = memory_store()
+    await write(store, 4)
+    whole, misses = store.scan, ["ledger:000000000003"]
+
+    async def scan(prefix: str, *, after: str = "", limit: int | None = None) -> list[Record]:
+        page = await whole(prefix, after=after, limit=limit)
+        missed = misses.pop() if misses else ""
+        return [record for record in page if record.key != missed]
+
+    monkeypatch.setattr(store, "scan", scan)
+
+    assert isinstance(await ensure_intact(store), Verified)
+    assert await recorded_break(store) is None
+
+
 class Unreadable(MemoryStore):
     """Fails reads whose key begins with ``prefix`` until it is cleared."""
 
