@@ -18,6 +18,7 @@ up: $(READY) ## the simulated tenant and the app, left running
 	@$(RUN) -m simtenant up
 
 test: $(READY) ## all tests
+	@scripts/node-modules
 	@$(RUN) -m pytest -q -n 2
 
 check: $(READY) ## lint, types, import direction, rule gate, documents in step
@@ -34,4 +35,4 @@ package: $(READY) ## the zip that is deployed, and its size
 	@$(RUN) scripts/package.py
 
 clean:
-	rm -rf $(VENV) $(VENV).log node_modules dist .state .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV).log .node-modules.log node_modules dist .state .mypy_cache .ruff_cache .pytest_cache .hypothesis

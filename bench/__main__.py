@@ -1,7 +1,7 @@
 """
 Measure everything in one run on this machine and print one JSON object.
 
-    python -m bench [--runs N] [--orders N] [--calls N] [--part app|rules|armed] [--json PATH]
+    python -m bench [--runs N] [--orders N] [--calls N] [--entries N] [--part app|rules|armed|ledger] [--json PATH]
 
 Progress goes to standard error. Exit code 0 also when a target is missed: the figures say so (``ok``).
 """
@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bench import armed, backtest, corpus, first_incident, hot_path, rows_read, start, storm
+from bench import armed, backtest, corpus, first_incident, hot_path, ledger, rows_read, start, storm
 from bench.app import NOT_FOR_THE_APP
 from detections.catalog import load
 
@@ -32,7 +32,14 @@ _INCIDENTS_A_RUN: Final = 3  # incidents are quick; twenty runs measure sixty
 _APP: Final = ("start", "firstIncident", "hotPath", "graphCalls", "storm")
 _RULES: Final = ("corpus", "rowsRead", "backtest")
 _ARMED: Final = ("armed",)
-_PARTS: Final = {"app": _APP, "rules": _RULES, "armed": _ARMED, "all": (*_APP, *_RULES, *_ARMED)}
+_LEDGER: Final = ("ledger",)
+_PARTS: Final = {
+    "app": _APP,
+    "rules": _RULES,
+    "armed": _ARMED,
+    "ledger": _LEDGER,
+    "all": (*_APP, *_RULES, *_ARMED, *_LEDGER),
+}
 _CORPUS_RUNS: Final = 5  # at most: one takes all rules over all rows
 NOTES: Final = {
     "start": "worker process started until it answered with its functions; one start not counted, it compiles.",
@@ -56,6 +63,9 @@ NOTES: Final = {
     " counted. A missed memory target makes ok false too.",
     "rowsRead": "counted by DuckDB's profiler at the scans, whole row groups, baseline tables included; the look-back"
     " is 13 days of every raw table that a rule names or that a baseline it names is made of.",
+    "ledger": "SQLite file, one store, asked one after the other: the newest 100 entries, and the newest 100 about one"
+    " principal, histories of 70 to 10,000 entries. verifySeconds is one walk of the whole chain. Built with the app's"
+    " own chain, index and encoding, in one transaction instead of a commit an entry.",
     "storm": "real second, orders by a person, policies fresh. No target is set for seconds; confirmCalls is held"
     " against the number tests/handlers/test_analyst.py asserts.",
 }
@@ -71,17 +81,17 @@ def main() -> int:
     parser.add_argument(
         "--calls", type=_calls, default=corpus.Size().calls, help="Graph calls of the corpus (10000000)"
     )
+    parser.add_argument("--entries", type=_entries, default=ledger.ENTRIES, help="of the ledger (1000000)")
     parser.add_argument(
         "--part",
         choices=_PARTS,
         default="all",
-        help="app: the breaker; rules: the detections; armed: whether policies would block (all)",
+        help="app: the breaker; rules: the detections; armed: whether policies would block; ledger: a long ledger (all)",
     )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the object to this file too")
     chosen = parser.parse_args()
-    measured = json.dumps(
-        asyncio.run(measure(chosen.runs, chosen.orders, chosen.calls, _PARTS[chosen.part])), indent=2
-    )
+    sizes = chosen.runs, chosen.orders, chosen.calls, chosen.entries
+    measured = json.dumps(asyncio.run(measure(*sizes, _PARTS[chosen.part])), indent=2)
     print(measured)
     if chosen.json:
         chosen.json.write_text(measured + "\n")
@@ -100,7 +110,13 @@ def _calls(text: str) -> int:
     return int(text)
 
 
-async def measure(runs: int, orders: int, calls: int, items: Sequence[str]) -> Json:
+def _entries(text: str) -> int:
+    if not text.isdigit() or not 1_000 <= int(text) <= 10_000_000:
+        raise argparse.ArgumentTypeError("a whole number from 1000 to 10000000")
+    return int(text)
+
+
+async def measure(runs: int, orders: int, calls: int, entries: int, items: Sequence[str]) -> Json:
     """Measure one after the other, never two at once: they would take each other's processor."""
     variables = dict(os.environ)
     for name in NOT_FOR_THE_APP:
@@ -111,6 +127,9 @@ async def measure(runs: int, orders: int, calls: int, items: Sequence[str]) -> J
             found |= await _measure_app(runs, orders, Path(folder), variables)
         if "corpus" in items:
             found |= await _measure_rules(runs, calls, Path(folder))
+        if "ledger" in items:
+            _say("ledger")
+            found["ledger"] = await ledger.measure(entries, runs, _made(Path(folder) / "ledger"))
     if "armed" in items:
         _say("armed")
         found["armed"] = await asyncio.to_thread(armed.measure, runs)

@@ -13,7 +13,7 @@ from detections.catalog import SweepGroup
 from detections.dormant import SIGN_IN_REPORT_PERMISSION
 from handlers.auth import Role, caller, require
 from handlers.http import Request, Response
-from response import gathering, ledger, notifying
+from response import gathering, integrity, ledger, notifying
 from response.levers import LEVERS, READ_PERMISSIONS
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ async def _kill_switch(world: World) -> dict[str, Any]:
 
 async def _ledger(world: World) -> dict[str, Any]:
     try:
-        result = await ledger.verify(world.store)
+        result = await integrity.recorded_break(world.store) or await integrity.verify_tail(world.store)
     except StoreError as error:
         return _check("ledger", None, str(error))
     if isinstance(result, ledger.Broken):

@@ -37,6 +37,7 @@ _HEAVY: Final = (
     "handlers.sweeps",
     "handlers.health",
     "azure.identity.aio",
+    "azure.monitor.ingestion.aio",
     "azure.monitor.query.aio",
     "msgraph.graph_service_client",
     "msgraph.generated.models.o_data_errors.o_data_error",
@@ -78,6 +79,7 @@ async def build(settings: Settings) -> Process:
     await asyncio.to_thread(warm)
     import httpx
 
+    from clients.audit import AuditClient
     from clients.graph import GraphClient
     from clients.logs import LogsClient
     from clients.sentinel import SentinelClient
@@ -105,6 +107,10 @@ async def build(settings: Settings) -> Process:
     turns = Turns(store)
     graph = GraphClient(settings.graph_url, credential, http, settings.tenant_id, turns.take)
     logs = LogsClient(settings.logs_url, credential, settings.workspace_id, ca_bundle=settings.ca_bundle)
+    audit = None
+    if settings.audit_endpoint:
+        where = settings.audit_endpoint, credential, settings.audit_rule_id, settings.audit_stream
+        audit = AuditClient(*where, ca_bundle=settings.ca_bundle)
     world = World(
         graph=graph,
         logs=logs,
@@ -119,8 +125,10 @@ async def build(settings: Settings) -> Process:
         webhook=WebhookClient(settings.webhook_url, settings.webhook_secret, http)
         if settings.webhook_url
         else None,
+        audit=audit,
     )
-    return Process(settings, rules, world, (logs, http, store, credential))
+    closing = (logs, http, store, *([audit] if audit else []), credential)
+    return Process(settings, rules, world, closing)
 
 
 def _policy(settings: Settings) -> ResponsePolicy:

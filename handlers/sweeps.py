@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from clients.errors import ClientError
+from clients.stores import StoreError
 from detections import dormant
 from detections.catalog import SweepGroup
 from detections.sweep import sweep_rules
-from response import flow
+from response import auditing, flow, integrity
+from response.ledger import Broken
 
 if TYPE_CHECKING:
     from handlers.process import Process
+    from response.world import World
 
 log = logging.getLogger("agentbreaker.sweeps")
 
@@ -38,7 +42,12 @@ async def _sweep(group: SweepGroup, process: Process) -> None:
 
 
 async def sweep_dormant(process: Process) -> None:
-    """Write today's report on principals that nobody uses. Raises: ClientError when Graph lists no principals; StoreError."""
+    """
+    Write today's report on principals that nobody uses, and check the whole ledger.
+
+    Raises: ClientError when Graph lists no principals; StoreError.
+    """
+    await _check_ledger(process.world)
     settings = process.settings
     options = dormant.Options(settings.dormant_after, settings.sign_in_activity_report)
     report = await dormant.look(process.world, options)
@@ -46,8 +55,32 @@ async def sweep_dormant(process: Process) -> None:
     log.info("sweep dormant=%d unread=%d", report.found, len(report.unread))
 
 
+async def _check_ledger(world: World) -> None:
+    """Read the whole chain once a day. A break stops enforcement by what it records; here it stops nothing."""
+    try:
+        found = await integrity.check_all(world.store, now=world.now)
+    except StoreError as error:
+        log.error("the ledger could not be checked: %s", type(error).__name__)  # noqa: TRY400  # the type says it
+        return
+    log.info("ledger intact=%s", not isinstance(found, Broken))
+
+
 async def settle(process: Process) -> None:
-    """Pull what is claimed, look after unknown outcomes, prove what is pulled."""
-    changed = await flow.settle(process.world)
-    if changed:
-        log.info("settle changed=%d", len(changed))
+    """Pull what is claimed, look after unknown outcomes, prove what is pulled; then ship the ledger."""
+    try:
+        changed = await flow.settle(process.world)
+        if changed:
+            log.info("settle changed=%d", len(changed))
+    finally:
+        await _ship(process.world)
+
+
+async def _ship(world: World) -> None:
+    """Ship to the audit table. What it does not take now is in the ledger and is shipped later."""
+    try:
+        sent = await auditing.ship(world)
+    except (ClientError, StoreError) as error:
+        log.warning("the audit table is behind: %s", error)
+        return
+    if sent:
+        log.info("audit shipped=%d", sent)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime, timedelta
 
+    from clients.audit import AuditClient
     from clients.errors import ClientError
     from clients.graph import GraphClient
     from clients.logs import LogsClient
@@ -70,3 +71,5 @@ class World:
     policies_gate: PoliciesGate = field(default_factory=PoliciesGate)
     background: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_IN_BACKGROUND))
     """To be held for a log query that can wait: whoever has no time finds one of the client's free."""
+    audit: AuditClient | None = None
+    """Where the ledger is shipped to; None where no audit table was set."""

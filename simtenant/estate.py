@@ -15,6 +15,7 @@ from response.levers import LEVERS, OPTIONAL_READ_PERMISSIONS, READ_PERMISSIONS
 from simtenant.history import write_history
 from simtenant.ingestion import Ingestion
 from simtenant.log_analytics import LogAnalytics
+from simtenant.logs_ingestion import LogsIngestion
 from simtenant.population import Population, build_population
 from simtenant.resources import Resources
 from simtenant.sentinel import Sentinel
@@ -75,9 +76,11 @@ class Estate:
         self.ingestion = Ingestion(self.tenant, self.engine)
         self.tenant.logs = self.ingestion
         self.logs = LogAnalytics(self.tenant, self.engine, ingestion=self.ingestion)
+        self.audit = LogsIngestion(self.tenant, self.engine)
         self.sentinel = Sentinel(self.tenant)
         self.resources = Resources(self.tenant)
         self.app: Principal = self.tenant.add_application("agentbreaker", app_roles=APP_ROLES)
+        self.audit.publishers = {self.app.object_id}
         self.policy_id = str(self.tenant.add_risk_policy()["id"]) if armed else ""
         self.population: Population = build_population(self.tenant)
         self._history, self._ports, self._extra_routes = history, ports or Ports(), extra_routes
@@ -98,7 +101,8 @@ class Estate:
             self.engine.set_watchlist("AgentInventory", self.population.watchlist)
         await self._stack.enter_async_context(SummaryRules(self.tenant, self.engine))
         await self._stack.enter_async_context(self.ingestion)
-        routes = [*self._extra_routes, *self.logs.routes(), *self.sentinel.routes(), *self.resources.routes()]
+        services = (self.logs, self.audit, self.sentinel, self.resources)
+        routes = [*self._extra_routes, *(route for service in services for route in service.routes())]
         self._server = await self._stack.enter_async_context(
             TenantServer(
                 self.tenant,
@@ -141,3 +145,7 @@ class Estate:
         }
         prefixed = {f"AGENTBREAKER_{name}": value for name, value in (values | changes).items()}
         return {**prefixed, "WEBSITE_AUTH_ENABLED": "True"}
+
+    def audit_settings(self) -> dict[str, str]:
+        """Give what ``app_environment`` needs besides, so that the ledger is shipped to the workspace."""
+        return {"AUDIT_ENDPOINT": self.server.base_url, "AUDIT_RULE_ID": self.audit.rule_id}

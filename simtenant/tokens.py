@@ -69,10 +69,12 @@ LOG_ANALYTICS: Final = Resource(
 STORAGE: Final = Resource(
     "e406a681-f3d4-42a8-90b6-c2b029497af1", "Azure Storage", ("storage.azure.com", ".core.windows.net")
 )
+# Its app id is not in our facts; this one is made up, and nothing but our own tokens carries it.
+MONITOR: Final = Resource("4d4f4e49-544f-4000-8000-000000000001", "Azure Monitor", ("monitor.azure.com",))
 TOKEN_EXCHANGE: Final = Resource(
     "fb60f99c-7a34-4190-8149-302f77469936", "AAD Token Exchange Endpoint: Public", ("azureadtokenexchange",)
 )
-RESOURCES: Final = (GRAPH, SHAREPOINT, KEY_VAULT, ARM, LOG_ANALYTICS, STORAGE, TOKEN_EXCHANGE)
+RESOURCES: Final = (GRAPH, SHAREPOINT, KEY_VAULT, ARM, LOG_ANALYTICS, STORAGE, MONITOR, TOKEN_EXCHANGE)
 
 
 def resource_named(identifier: str) -> Resource | None:

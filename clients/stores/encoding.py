@@ -41,6 +41,8 @@ _PAIRS: Final = {
 }
 _UNPAIRS: Final = {encoded: char for char, encoded in _PAIRS.items()}
 _ABOVE_ALL: Final = "~z"  # behind "~" only hex digits follow
+# What is written as it is: everything from "&" to "}" that is in no pair. Most keys are made of nothing else.
+_PLAIN: Final = re.compile(r"[&-\-0-=@-Z\]-}]*")
 _CODED: Final = re.compile(r"![0-9a-f]{2}|~[0-9a-f]{6}|[\"$.>\[][ab]")
 
 
@@ -94,7 +96,7 @@ def load(key: str, text: str) -> Mapping[str, Any]:
     """Read a body. Raises: CorruptRecord when it is no JSON object."""
     try:
         body = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptRecord(f"{key} does not hold JSON") from error
     if not isinstance(body, dict):
         raise CorruptRecord(f"{key} does not hold a JSON object")
@@ -126,7 +128,7 @@ def encode_batch(writes: Sequence[Write]) -> list[tuple[Write, str, str]]:
 
 
 def _encode(text: str) -> str:
-    return "".join(map(_encode_char, text))
+    return text if _PLAIN.fullmatch(text) else "".join(map(_encode_char, text))
 
 
 def _encode_char(char: str) -> str:

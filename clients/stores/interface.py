@@ -71,6 +71,14 @@ class Store(Protocol):
         """Read one record; None when the key is not there."""
         ...
 
+    async def get_many(self, keys: Sequence[str]) -> list[Record | None]:
+        """
+        Read several records, in the order of ``keys``; None where a key is not there.
+
+        No snapshot: each is read as it is at some moment of the call.
+        """
+        ...
+
     async def scan(self, prefix: str, *, after: str = "", limit: int | None = None) -> list[Record]:
         """
         Read all records whose key begins with ``prefix`` and is greater than ``after``, sorted by key.

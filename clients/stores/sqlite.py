@@ -41,6 +41,11 @@ CREATE TABLE IF NOT EXISTS records (
     PRIMARY KEY (partition, key)
 ) WITHOUT ROWID
 """
+_GET: Final = "SELECT key, body, etag FROM records WHERE partition = ? AND key = ?"
+_SCAN_FROM: Final = (
+    "SELECT key, body, etag FROM records WHERE partition = ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"
+)
+_SCAN_BEYOND: Final = _SCAN_FROM.replace(">=", ">")
 _REFUSED: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH})
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 
@@ -62,23 +67,21 @@ class SqliteStore:
 
     async def get(self, key: str) -> Record | None:
         """See ``Store.get``."""
-        encoded = encoding.encode_key(key)
-        rows = await self._run(
-            lambda c: c.execute(
-                "SELECT key, body, etag FROM records WHERE partition = ? AND key = ?",
-                (self._partition, encoded),
-            ).fetchall()
-        )
-        return _record(*rows[0]) if rows else None
+        return (await self.get_many([key]))[0]
+
+    async def get_many(self, keys: Sequence[str]) -> list[Record | None]:
+        """See ``Store.get_many``. One way to the store's thread and back, however many keys."""
+        encoded = [(self._partition, encoding.encode_key(key)) for key in keys]
+        rows = await self._run(lambda c: [c.execute(_GET, each).fetchone() for each in encoded])
+        return [_record(*row) if row else None for row in rows]
 
     async def scan(self, prefix: str, *, after: str = "", limit: int | None = None) -> list[Record]:
         """See ``Store.scan``. Here it is a snapshot."""
         start, below, beyond = encoding.key_range(prefix, after)
-        query = (
-            "SELECT key, body, etag FROM records"
-            " WHERE partition = ? AND key >= ? AND key < ? AND key > ? ORDER BY key LIMIT ?"
-        )
-        bounds = (self._partition, start, below, beyond, -1 if limit is None else max(limit, 0))
+        # One lower bound, not both: given two, SQLite begins at one of them and filters by the other, and a
+        # walk in pages would read the pages before it again each time.
+        query, bound = (_SCAN_BEYOND, beyond) if beyond >= start else (_SCAN_FROM, start)
+        bounds = (self._partition, bound, below, -1 if limit is None else max(limit, 0))
         rows = await self._run(lambda c: c.execute(query, bounds).fetchall())
         return [_record(*row) for row in rows]
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import corpus, rows_read
+from bench import corpus, ledger, rows_read
 from bench.figures import Span, against, covered, spread
+from clients.stores import open_store
 from detections import baselines
 from detections.catalog import load
+from response.ledger import Draft, EntryKind, about, commit_with_entries, entries, reindex, verify
 from workbench.baselines import backfill
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,3 +186,35 @@ def test_the_95th_percentile_is_a_measured_value():
 def test_a_missed_target_is_said():
     assert against([90.0, 90.0, 300.0], p50=100, p95=250)["ok"] is False
     assert against([90.0, 90.0, 200.0], p50=100, p95=250)["ok"] is True
+
+
+def test_a_ledger_is_built_whole_and_asked(tmp_path):
+    found = asyncio.run(ledger.measure(3_000, 1, tmp_path))
+
+    assert {"target", "unit", "runs", "ok", "verifySeconds"} <= set(found)
+    assert found["entries"] == 3_000
+    for figure in (found["recentMs"], found["historyMs"]):
+        assert 0 < figure["min"] <= figure["p95"] <= figure["max"]
+
+
+def test_the_ledger_that_is_built_is_what_the_app_writes(tmp_path):
+    """The bulk builder leaves out commits and nothing else: the app goes on behind it and finds all of it."""
+
+    async def run():
+        store = open_store(f"sqlite:///{tmp_path / 'ledger.db'}", "tenant")
+        await store.get("x")
+        ledger.build(tmp_path / "ledger.db", 105)
+
+        async def build():
+            return [], [Draft(EntryKind.CLOSED, "agentbreaker", ledger._principal(3), "c", {})]
+
+        await commit_with_entries(store, build)
+        whole = await entries(store)
+        theirs = [entry for entry in reversed(whole) if entry.subject == ledger._principal(3)]
+        assert await about(store, ledger._principal(3)) == theirs
+        assert len(theirs) == 8
+        assert await reindex(store) == 0
+        assert (await verify(store)).entries == 106
+        await store.close()
+
+    asyncio.run(run())

@@ -103,6 +103,9 @@ class Memory:
         await asyncio.sleep(0)
         return self.records.get(key)
 
+    async def get_many(self, keys: list[str]) -> list[Record | None]:
+        return [await self.get(key) for key in keys]
+
     async def scan(self, prefix: str, *, after: str = "", limit: int | None = None) -> list[Record]:
         await asyncio.sleep(0)
         keys = sorted(key for key in self.records if key.startswith(prefix) and key > after)

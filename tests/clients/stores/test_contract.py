@@ -33,6 +33,20 @@ async def test_a_key_never_written_is_none(store: Store) -> None:
     assert await store.scan("containment:") == []
 
 
+async def test_many_keys_are_read_in_the_order_asked_and_a_missing_one_is_none(store: Store) -> None:
+    await store.commit([Insert(f"k{n}", {"n": n}) for n in range(40)])
+    keys = [f"k{n}" for n in range(39, -1, -1)]
+
+    found = await store.get_many([*keys, "none", "k3"])
+
+    assert [record and record.key for record in found] == [*keys, None, "k3"]
+    assert [record.body["n"] for record in found if record] == [*range(39, -1, -1), 3]
+    assert found[0] == await store.get("k39")
+    assert await store.get_many([]) == []
+    with pytest.raises(ValueError, match="key"):
+        await store.get_many(["k1", ""])
+
+
 async def test_what_was_inserted_is_read_back(store: Store) -> None:
     body = {"text": "é漢\U0001d51e\ud800\x00", "number": 1.5, "list": [1, None, True], "nested": {"": ""}}
 
@@ -294,6 +308,8 @@ async def test_an_unreachable_store_says_that_nothing_was_written(
     try:
         with pytest.raises(StoreUnreachable):
             await store.get("a")
+        with pytest.raises(StoreUnreachable):
+            await store.get_many(["a", "b"])
         with pytest.raises(StoreUnreachable):
             await store.scan("a")
         with pytest.raises(StoreUnreachable):
