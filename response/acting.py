@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from clients.errors import BadRequest
+from clients.graph.removals import AssignmentSnapshot, CredentialSnapshot, GrantSnapshot
 from clients.stores import Put
 from clients.terms import AppId, Kind, ServicePrincipal
 from response.batches import Seen
@@ -103,6 +104,7 @@ class _Removal:
     read: Callable[[GraphClient, ServicePrincipal], Awaitable[Any]]
     remove: Callable[[GraphClient, Any], Awaitable[None]]
     restore: Callable[[GraphClient, Any], Awaitable[tuple[str, ...]]]
+    parse: Callable[[Any], Any]
 
     async def prepare(self, c: Containment, world: World) -> None:
         """Write the snapshot, once: after a half-done removal the first one is what has to be restored."""
@@ -137,7 +139,7 @@ class _Removal:
 
     async def pulled(self, c: Containment, world: World) -> Seen:
         held = await self.read(world.graph, as_principal(c))
-        return Seen.DONE if self.empty(held) else Seen.NO_SIGN
+        return Seen.DONE if held.is_empty else Seen.NO_SIGN
 
     async def undone(self, _c: Containment, _world: World) -> Seen:
         # Restoring reads what is there first and makes nothing twice: doing it again is how one looks.
@@ -174,18 +176,21 @@ ACTIONS: Final[dict[str, _Risk | _Disable | _Removal]] = {
         lambda graph, principal: graph.credentials(principal),
         lambda graph, held: graph.remove_credentials(held),
         lambda graph, held: graph.restore_credentials(held),
+        CredentialSnapshot.from_body,
     ),
     REMOVE_APP_ROLES.id: _Removal(
         REMOVE_APP_ROLES.id,
         lambda graph, principal: graph.app_role_assignments(principal),
         lambda graph, held: graph.remove_app_role_assignments(held),
         lambda graph, held: graph.restore_app_role_assignments(held),
+        AssignmentSnapshot.from_body,
     ),
     REMOVE_GRANTS.id: _Removal(
         REMOVE_GRANTS.id,
         lambda graph, principal: graph.delegated_grants(principal),
         lambda graph, held: graph.remove_delegated_grants(held),
         lambda graph, held: graph.restore_delegated_grants(held),
+        GrantSnapshot.from_body,
     ),
 }
 

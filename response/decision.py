@@ -258,6 +258,8 @@ def corroborates(other: Finding, finding: Finding, policy: ResponsePolicy, now: 
     """
     return (
         other.family != finding.family
+        and (other.expires_at is None or now < other.expires_at)
+        and not (other.only_failures and finding.only_failures)
         and now - other.last_seen <= CORROBORATION_WINDOW
         and other.tier is not Tier.CONTEXT
         and (other.rule_id != "" or other.tier is Tier.AUTO or other.family == EXTERNAL)

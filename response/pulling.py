@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from clients.stores import Insert, Write
 from clients.terms import Unknown
-from response import acting, batches, gathering
+from response import acting, batches, gathering, integrity
 from response.batches import STALE_AFTER, Kinds, Seen, Waiting
 from response.containment import (
     TOKEN_LIFETIME,
@@ -23,7 +23,7 @@ from response.containment import (
     PullOutcome,
     State,
 )
-from response.ledger import EntryKind
+from response.ledger import EntryKind, Verified
 from response.opening import index_writes
 from response.policy import Mode
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("agentbreaker.pulling")
 _SWITCHED_OFF: Final = "the kill switch was on when the lever was to be pulled"
+_NOT_INTACT: Final = "the ledger's chain is broken or could not be checked, so nothing is pulled"
 _NOT_KNOWN: Final = "whether the lever took effect is not known; look at the principal in Entra"
 
 
@@ -116,6 +117,10 @@ class _PullIntent:
         """
         if await gathering.kill_switch_stopped(world.store):
             await self._park([c for c, _ in waiting], _SWITCHED_OFF, world)
+            return []
+        intact = await integrity.ensure_intact(world.store, now=world.now)
+        if not isinstance(intact, Verified):
+            await self._park([c for c, _ in waiting], f"{_NOT_INTACT}: {intact.why}", world)
             return []
         own = await gathering.own_identities(world)
         allowed = []

@@ -174,11 +174,11 @@ class Faults:
     def __iter__(self) -> Iterator[Fault]:
         return iter(self._armed)
 
-    def take(self, method: str, path: str) -> Fault | None:
-        """Use up one turn of the first fault that matches, and return it."""
+    def take(self, method: str, path: str, *, kind: FaultKind | None = None) -> Fault | None:
+        """Use up one turn of the first fault that matches (of one kind, if told), and return it."""
         subject = f"{method} {path}"
         for fault in self._armed:
-            if fault.pattern.search(subject):
+            if fault.pattern.search(subject) and kind in (None, fault.kind):
                 fault.hits += 1
                 if fault.times is not None:
                     fault.times -= 1
@@ -201,7 +201,7 @@ async def apply(fault: Fault, request: web.Request, handler: Handler) -> web.Str
             await asyncio.sleep(fault.seconds)
             return await handler(request)
         case FaultKind.STATUS:
-            return _status_response(fault)
+            return status_response(fault)
         case FaultKind.DROP_BEFORE:
             return _hang_up(request)
         case FaultKind.DROP_AFTER:
@@ -211,7 +211,8 @@ async def apply(fault: Fault, request: web.Request, handler: Handler) -> web.Str
             return await _trickle(request, await handler(request), fault.seconds)
 
 
-def _status_response(fault: Fault) -> web.Response:
+def status_response(fault: Fault) -> web.Response:
+    """Answer with the error that a fault of kind ``status`` prescribes."""
     headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
     if fault.html:
         return web.Response(

@@ -23,7 +23,9 @@ from aiohttp import web
 from simtenant import conditional_access, permissions
 from simtenant.clock import iso
 from simtenant.faults import APP_ID, TEMPLATE
-from simtenant.graph_base import Audited, GraphBase
+from simtenant.graph_base import Audited
+from simtenant.graph_batch import Batches
+from simtenant.graph_holdings import Holdings
 from simtenant.graph_people import People
 from simtenant.graph_wire import (
     BETA,
@@ -69,7 +71,7 @@ def routes(tenant: Tenant) -> list[web.RouteDef]:
     ]
 
 
-class GraphService(GraphBase):
+class GraphService(Batches, Holdings):
     """Microsoft Graph of one tenant. ``operations`` is its table."""
 
     def __init__(self, tenant: Tenant) -> None:
@@ -143,6 +145,12 @@ class GraphService(GraphBase):
                 p.AGENT_WRITE,
                 self._patch_agent,
             ),
+            Operation(
+                "PATCH",
+                "/servicePrincipals/microsoft.graph.agentIdentityBlueprintPrincipal/{id}",
+                p.BLUEPRINT_WRITE,
+                self._patch_blueprint,
+            ),
             Operation("GET", "/servicePrincipals(appId='{appId}')", p.APPLICATION_READ, self._get_principal),
             Operation(
                 "PATCH", "/servicePrincipals(appId='{appId}')", p.PRINCIPAL_WRITE, self._patch_principal
@@ -177,31 +185,35 @@ class GraphService(GraphBase):
             ),
             Operation("GET", "/organization", p.ORGANIZATION_READ, self._organization),
             Operation("GET", "/subscribedSkus", p.LICENCE_READ, self._skus),
+            *self._batch_operations(),
+            *self._holding_operations(),
             *self._directory.operations(self._page),
         )
 
     async def answer(self, request: web.Request) -> web.Response:
         """Answer any Graph request, and write its row to the activity log."""
-        began = time.monotonic()
         version = request.match_info["version"]
         path = re.sub("/+", "/", request.match_info["tail"]).rstrip("/") or "/"
         request_id = self._tenant.new_id()
-        call: Call | None = None
         try:
             call = self._authenticate(request, version, path, request_id)
-            request[APP_ID] = call.caller.app_id
+        except GraphRefusedError as refused:
+            return _identified(error_response(refused, request, request_id, self._now()), request, request_id)
+        request[APP_ID] = call.caller.app_id
+        return await self._answered(call)
+
+    async def _answered(self, call: Call) -> web.Response:
+        """Answer a call whose caller is known, and write its row to the activity log."""
+        began = time.monotonic()
+        try:
             response = await self._dispatch(call)
         except QueryError as error:
-            response = error_response(
-                GraphRefusedError(400, error.code, str(error)), request, request_id, self._now()
-            )
+            refused = GraphRefusedError(400, error.code, str(error))
+            response = error_response(refused, call.request, call.request_id, self._now())
         except GraphRefusedError as refused:
-            response = error_response(refused, request, request_id, self._now())
-        response.headers["request-id"] = request_id
-        if client_request_id := request.headers.get("client-request-id"):
-            response.headers["client-request-id"] = client_request_id
-        if call is not None:
-            self._log(call, response, int((time.monotonic() - began) * 1000))
+            response = error_response(refused, call.request, call.request_id, self._now())
+        _identified(response, call.request, call.request_id)
+        self._log(call, response, int((time.monotonic() - began) * 1000))
         return response
 
     def _authenticate(self, request: web.Request, version: str, path: str, request_id: str) -> Call:
@@ -231,7 +243,7 @@ class GraphService(GraphBase):
             self._now(), settings.identity_protection_per_second
         ):
             raise GraphRefusedError(429, "TooManyRequests", "Too many requests. Please try again later.")
-        if not operation.roles & call.claims.roles:
+        if operation.roles is not None and not operation.roles & call.claims.roles:
             raise GraphRefusedError(
                 403, "Authorization_RequestDenied", "Insufficient privileges to complete the operation."
             )
@@ -523,7 +535,16 @@ class GraphService(GraphBase):
         return self._page(call, rows, filterable=_PRINCIPAL_FILTERS, max_top=100, directory=True)
 
     async def _get_principal(self, call: Call) -> web.Response:
-        return self._one(call, self._principal(self._principal_named(call)))
+        principal = self._principal_named(call)
+        row = self._principal(principal)
+        if "customSecurityAttributes" in call.request.query.get("$select", ""):
+            # Given only where it is selected, and to nobody without the permission of its own: facts/entra.md §6.
+            if not permissions.MARK_READ & call.claims.roles:
+                raise GraphRefusedError(
+                    403, "Authorization_RequestDenied", "Insufficient privileges to complete the operation."
+                )
+            row["customSecurityAttributes"] = principal.security_attributes or None
+        return self._one(call, row)
 
     async def _get_agent(self, call: Call) -> web.Response:
         return self._one(call, self._principal(self._agent_named(call)))
@@ -531,11 +552,19 @@ class GraphService(GraphBase):
     async def _patch_principal(self, call: Call) -> web.Response:
         return await self._patch(call, self._principal_named(call))
 
+    async def _patch_blueprint(self, call: Call) -> web.Response:
+        principal = self._principal_named(call)
+        if principal.kind is not PrincipalKind.AGENT_BLUEPRINT:
+            raise not_found(principal.object_id)
+        return await self._patch(call, principal)
+
     async def _patch_agent(self, call: Call) -> web.Response:
         return await self._patch(call, self._agent_named(call))
 
     async def _patch(self, call: Call, principal: Principal) -> web.Response:
         body = await call.body()
+        if set(body) == {"keyCredentials"}:
+            return await self._patch_keys(call)
         self._check_ownership(call, principal)
         unknown = sorted(set(body) - {"accountEnabled"})
         enabled = body.get("accountEnabled")
@@ -560,16 +589,14 @@ class GraphService(GraphBase):
         return web.Response(status=204)
 
     async def _owners(self, call: Call) -> web.Response:
-        rows: list[Json] = []
-        for owner in self._principal_named(call).owners:
-            principal = self._tenant.principals.get(owner)
-            if principal is None:
-                rows.append({"@odata.type": "#microsoft.graph.user", **self._directory.user(owner)})
-            else:
-                rows.append(
-                    {"@odata.type": "#microsoft.graph.servicePrincipal", **self._principal(principal)}
-                )
+        rows = [self._person(owner) for owner in self._principal_named(call).owners]
         return self._page(call, rows, filterable=frozenset({"id"}), max_top=999, directory=True)
+
+    def _person(self, object_id: str) -> Json:
+        principal = self._tenant.principals.get(object_id)
+        if principal is None:
+            return {"@odata.type": "#microsoft.graph.user", **self._directory.user(object_id)}
+        return {"@odata.type": "#microsoft.graph.servicePrincipal", **self._principal(principal)}
 
     async def _assignments(self, call: Call) -> web.Response:
         principal = self._principal_named(call)
@@ -791,6 +818,13 @@ _PRINCIPAL_FILTERS: Final = frozenset(
         "agentIdentityBlueprintId",
     }
 )
+
+
+def _identified(response: web.Response, request: web.Request, request_id: str) -> web.Response:
+    response.headers["request-id"] = request_id
+    if client_request_id := request.headers.get("client-request-id"):
+        response.headers["client-request-id"] = client_request_id
+    return response
 
 
 def _policy_in(policy: Json, version: str) -> Json:

@@ -80,6 +80,7 @@ class GraphBase:
             "Directory.ReadWrite.All",
             "AgentIdentity.EnableDisable.All",
             "AgentIdentity.ReadWrite.All",
+            "AgentIdentityBlueprintPrincipal.EnableDisable.All",
         }
         if wide & call.claims.roles or call.caller.object_id in principal.owners:
             return
@@ -89,7 +90,7 @@ class GraphBase:
 
     def _app_roles(self) -> list[Json]:
         held = {role for principal in self._tenant.principals.values() for role in principal.app_roles}
-        offered = held.union(*(operation.roles for operation in self.operations))
+        offered = held.union(*(operation.roles or () for operation in self.operations))
         return [
             {
                 "id": permissions.app_role_id(value),

@@ -50,9 +50,6 @@ class People:
             yield Operation("GET", f"/{name}/{{id}}", roles, self._get)
         yield Operation("GET", "/directoryRoles", permissions.DIRECTORY_ROLE_READ, self._empty)
         yield Operation(
-            "GET", "/roleManagement/directory/roleAssignments", permissions.ROLE_ASSIGNMENT_READ, self._empty
-        )
-        yield Operation(
             "GET", "/roleManagement/directory/roleDefinitions", permissions.ROLE_DEFINITION_READ, self._empty
         )
 

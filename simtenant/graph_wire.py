@@ -103,7 +103,8 @@ class Operation:
 
     method: str
     template: str
-    roles: Roles
+    roles: Roles | None
+    """Any of these permissions is enough; None: it takes none of its own."""
     handle: Handle
     versions: tuple[str, ...] = BOTH
     licensed: bool = False

@@ -39,6 +39,17 @@ APPLICATION_WRITE: Final[Roles] = frozenset({"Application.ReadWrite.All", "Appli
 ROLE_GRANT: Final[Roles] = frozenset({"AppRoleAssignment.ReadWrite.All", "Application.ReadWrite.All"})
 AGENT_READ: Final[Roles] = frozenset({"AgentIdentity.Read.All", "AgentIdentity.ReadWrite.All"})
 AGENT_WRITE: Final[Roles] = frozenset({"AgentIdentity.EnableDisable.All", "AgentIdentity.ReadWrite.All"})
+GRANT_READ: Final[Roles] = APPLICATION_READ | {
+    "DelegatedPermissionGrant.Read.All",
+    "DelegatedPermissionGrant.ReadWrite.All",
+}
+GRANT_WRITE: Final[Roles] = frozenset({"DelegatedPermissionGrant.ReadWrite.All", "Directory.ReadWrite.All"})
+BLUEPRINT_WRITE: Final[Roles] = frozenset(
+    {"AgentIdentityBlueprintPrincipal.EnableDisable.All", "AgentIdentityBlueprintPrincipal.ReadWrite.All"}
+)
+MARK_READ: Final[Roles] = frozenset(
+    {"CustomSecAttributeAssignment.Read.All", "CustomSecAttributeAssignment.ReadWrite.All"}
+)
 POLICY_READ: Final[Roles] = frozenset({"Policy.Read.All"})
 POLICY_EVALUATE: Final[Roles] = frozenset(
     {"Policy.Read.All", "Policy.Read.ConditionalAccess", "Policy.ReadWrite.ConditionalAccess"}

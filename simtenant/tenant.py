@@ -125,7 +125,9 @@ class Principal:
     permissions on Microsoft Graph. ``owners`` are object ids. ``ip_address``,
     ``country`` and ``user_agent`` are where its sign-ins come from unless a
     request says otherwise. ``credentials`` are all it has, also those that have ended; the one
-    it signs in with is ``credential_key_id``. ``agent_identity_blueprint_id`` is the blueprint's
+    it signs in with is ``credential_key_id``; ``lost_credentials`` were removed, and a certificate among them can be
+    written again. ``directory_roles`` are role template ids, ``security_attributes`` custom security attributes by
+    set, ``grants`` and ``federated`` Graph's own JSON. ``agent_identity_blueprint_id`` is the blueprint's
     appId, as in Graph.
     """
 
@@ -144,6 +146,12 @@ class Principal:
     credentials: list[HeldCredential] = field(default_factory=list)
     app_roles: set[str] = field(default_factory=set)
     owners: list[str] = field(default_factory=list)
+    sponsors: list[str] = field(default_factory=list)
+    directory_roles: list[str] = field(default_factory=list)
+    security_attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    grants: list[Json] = field(default_factory=list)
+    federated: list[Json] = field(default_factory=list)
+    lost_credentials: list[HeldCredential] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     client_capabilities_cp1: bool = False
     agent_identity_blueprint_id: str | None = None

@@ -135,9 +135,17 @@ class GraphCalls:
                 return found
         raise AssertionError("tenacity ends in a result or an error")  # pragma: no cover
 
-    async def _send(self, what: str, url: str, body: Mapping[str, Any], *, method: str = "POST") -> None:
+    async def _send(
+        self,
+        what: str,
+        url: str,
+        body: Mapping[str, Any],
+        *,
+        method: str = "POST",
+        accepts: tuple[int, ...] = (204,),
+    ) -> None:
         """
-        Write once; never retried here. Only 204 counts: kiota takes 304, a redirect and any 2xx page for success.
+        Write once; never retried here. Only the documented status counts: kiota takes any 2xx page for success.
 
         Raises: as ``from_status`` for a write; NotSent; OutcomeUnknown.
         """
@@ -147,7 +155,8 @@ class GraphCalls:
         request = RequestInformation()
         request.http_method, request.url = Method(method), url
         request.headers.try_add("Accept", "application/json")
-        request.set_stream_content(json.dumps(body).encode(), "application/json")
+        if method != "DELETE":
+            request.set_stream_content(json.dumps(body).encode(), "application/json")
 
         async def send() -> None:
             adapter: Any = self._graph.request_adapter
@@ -156,7 +165,7 @@ class GraphCalls:
                 answer = await adapter.get_http_response_message(request, span)
             finally:
                 span.end()
-            if answer.status_code != 204:
+            if answer.status_code not in accepts:
                 code, headers = error_code(answer), dict(answer.headers)
                 raise from_status(SERVICE, what, answer.status_code, code=code, headers=headers, write=True)
 

@@ -204,7 +204,7 @@ async def test_expiry_contains_only_where_policy_says_so_and_only_the_mode_stood
     async with desk(tmp_path, mode="approve", ON_EXPIRY="contain") as app:
         await waiting(app)
         asked = app.estate.tenant.add_application("asked-agent")
-        await waiting(app, principal=object_id(asked.object_id), tier=Tier.APPROVAL)
+        await waiting(app, principal=asked, tier=Tier.APPROVAL)
 
         # the finding is as old as the wait, so the evidence gathered at expiry is of then
         await settle(app, timedelta(hours=4, minutes=1))
