@@ -64,7 +64,8 @@ NOTES: Final = {
     "rowsRead": "counted by DuckDB's profiler at the scans, whole row groups, baseline tables included; the look-back"
     " is 13 days of every raw table that a rule names or that a baseline it names is made of.",
     "ledger": "SQLite file, one store, asked one after the other: the newest 100 entries, and the newest 100 about one"
-    " principal, histories of 70 to 10,000 entries. verifySeconds is one walk of the whole chain. Built with the app's"
+    " principal, histories of 70 to 10,000 entries. verifySeconds is one walk of the whole chain, once; verifyProcessorSeconds is what it"
+    " used of a processor: the difference is waiting, for other programs or the disk. Built with the app's"
     " own chain, index and encoding, in one transaction instead of a commit an entry.",
     "storm": "real second, orders by a person, policies fresh. No target is set for seconds; confirmCalls is held"
     " against the number tests/handlers/test_analyst.py asserts.",

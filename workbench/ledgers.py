@@ -54,7 +54,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         "--principal", default=None, metavar="ID", help="show: only entries about this principal"
     )
-    parser.add_argument("--last", type=_whole_number, default=None, metavar="N", help="show: only the newest N")
+    parser.add_argument(
+        "--last", type=_whole_number, default=None, metavar="N", help="show: only the newest N"
+    )
     parser.add_argument(
         "--reason", default="", metavar="TEXT", help="accept-break: why; kept in the ledger for ever"
     )

@@ -60,7 +60,7 @@ def encode_key(key: str) -> str:
 
 def decode_key(encoded: str) -> str:
     """Reverse ``encode_key``."""
-    return _CODED.sub(lambda found: _decode_char(found[0]), encoded)
+    return encoded if _PLAIN.fullmatch(encoded) else _CODED.sub(lambda found: _decode_char(found[0]), encoded)
 
 
 def key_range(prefix: str, after: str) -> tuple[str, str, str]:
