@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from duckdb_kql import translate
@@ -226,3 +227,70 @@ def test_whether_an_empty_table_empties_the_answer_is_known(engine: LogEngine, k
     assert bool(kinds_of(kql)[1].needs) is known
     first = engine.query(kql, now=NOW)
     assert engine.query(kql, now=NOW) == first
+
+
+@pytest.fixture
+def gates_at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(engines, "_GATES_AFTER", -1)
+    monkeypatch.setattr(engines, "_GATE_SHARE", 100)
+    engines._translate.cache_clear()
+    yield
+    engines._translate.cache_clear()
+
+
+# Each with the lets without a row of which it has none. The tables above hold rows; in `none` there is none.
+LETS = "let all = AuditLogs | project Id, Result; let none = AuditLogs | where Result == 'x' | project Id, Result; "
+GATES = [
+    ("none | project Id", {"none"}, 0),
+    ("all | join kind=inner none on Id | project Id", {"all", "none"}, 0),
+    ("all | join kind=leftsemi none on Id | project Id", {"all", "none"}, 0),
+    ("all | lookup kind=inner none on Id | project Id", {"all", "none"}, 0),
+    ("all | where Id in (none) | project Id", {"all", "none"}, 0),
+    ("all | where Id == '' and Id in (none) | project Id", {"all", "none"}, 0),
+    ("let part = all | where Id in (none); part | summarize n = count() by Id", {"all", "none", "part"}, 0),
+    ("all | where Id == '' or Id in (none) | project Id", {"all"}, 2),
+    ("all | where Id !in (none) | project Id", {"all"}, 2),
+    ("all | join kind=leftouter none on Id | project Id", {"all"}, 2),
+    ("all | join kind=leftanti none on Id | project Id", {"all"}, 2),
+    ("none | join kind=rightouter all on Id | project Id1", set(), 2),
+    ("none | join kind=fullouter all on Id | project Id1", set(), 2),
+    ("none | summarize n = count()", set(), 1),
+    ("none | count", set(), 1),
+    ("union none, all | project Id", set(), 2),
+    ("union (datatable(Id:string)[]), (none | project Id) | where Id != 'a' | project Id", {"none"}, 0),
+    ("union (datatable(Id:string)['b']), (none | project Id) | where Id != 'a' | project Id", set(), 1),
+    ("union (all | where Id in (none)), (none | project Id) | project Id", {"none"}, 0),
+    ("let n = toscalar(none | count); all | where n == 0 | project Id", {"all"}, 2),
+    ("let part = none | count; part | join kind=inner (part) on Count | project Count", set(), 1),
+]
+
+
+@pytest.mark.parametrize(("kql", "musts", "rows"), GATES)
+@pytest.mark.usefixtures("gates_at_once")
+def test_what_must_have_a_row_is_known_and_changes_no_answer(
+    engine: LogEngine, kql: str, musts: set[str], rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[frozenset[str]] = []
+    ask = kinds._musts
+
+    def noted(*query: Any) -> frozenset[str]:
+        found.append(ask(*query))
+        return found[-1]
+
+    monkeypatch.setattr(kinds, "_musts", noted)
+    answers = [engine.query(LETS + kql, now=NOW) for _ in range(3)]
+    assert (found[-1] if found else frozenset()) == musts  # not asked where nothing can be told
+    assert [len(answer.rows) for answer in answers] == [rows] * 3
+    assert answers[0].columns == answers[1].columns
+
+
+@pytest.mark.usefixtures("gates_at_once")
+def test_a_gate_opens_when_rows_come() -> None:
+    engine = LogEngine()
+    kql = "let sought = AuditLogs | where Result == 'x' | project Id; AuditLogs | where Id in (sought) | project Id"
+    for _ in range(20):
+        assert engine.query(kql, now=NOW).rows == []
+    engine.insert("AuditLogs", [{"TimeGenerated": NOW, "Id": "5", "Result": "x"}])
+    for _ in range(20):
+        assert engine.query(kql, now=NOW).rows == [("5",)]
+    engine.close()
