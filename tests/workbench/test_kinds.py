@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from duckdb_kql import translate
 
+from detections import catalog
 from detections.baselines import load as baselines
-from detections.catalog import load
+from detections.catalog import Rule, load
+from detections.runner import bind_window, newest_window
 from workbench import engine as engines
 from workbench import kinds, schemas
+from workbench.cases import load_cases
 from workbench.engine import LogEngine
 
 NOW = datetime(2026, 3, 3, 12, tzinfo=UTC)
@@ -294,3 +298,37 @@ def test_a_gate_opens_when_rows_come() -> None:
     for _ in range(20):
         assert engine.query(kql, now=NOW).rows == [("5",)]
     engine.close()
+
+
+GATED = ("AG-01", "AG-07", "AG-31")
+
+
+@pytest.mark.parametrize("rule", [rule for rule in load() if rule.id in GATED], ids=lambda rule: rule.id)
+def test_a_replay_of_a_rule_finds_the_same_with_gates(rule: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = next(case for case in load_cases(Path(catalog.__file__).parent / rule.folder) if case.fires)
+    at = case.sweeps[-1].at
+    moments = [at + timedelta(minutes=10 * n) for n in range(-10, 8)]
+    told = []
+    for after in (1_000_000, -1):
+        monkeypatch.setattr(engines, "_GATES_AFTER", after)
+        engines._translate.cache_clear()
+        engine = LogEngine()
+        for table, rows in case.rows.items():
+            engine.insert(table, rows)
+        for alias, entries in case.watchlists.items():
+            engine.set_watchlist(alias, entries)
+        told.append([_asked(engine, rule, moment) for moment in moments])
+        made = [past.gates for past in engines._pasts.values() if past.gates]
+        assert bool(made) is (after == -1)
+        engine.close()
+    engines._translate.cache_clear()
+
+    assert any(answer.rows for answer in told[0])
+    assert not all(answer.rows for answer in told[0])
+    assert told[0] == told[1]
+    assert any(gate.asked for gates in made for gate in gates or ())
+
+
+def _asked(engine: LogEngine, rule: Rule, at: datetime) -> engines.Result:
+    window = newest_window(rule, at)
+    return engine.query(bind_window(rule.query, window.start, window.end), now=at, visible_at=at)
