@@ -52,6 +52,9 @@ _DUCKDB_TYPES: Final[Mapping[str, str]] = MappingProxyType(
 _WATCHLIST_COLUMNS: Final = ("_DTItemId", "LastUpdatedTimeUTC", "SearchKey")
 _ROWS_PER_STATEMENT = 5_000  # measured: 100,000 rows in one statement take twice as long as in twenty
 _TRANSLATIONS_KEPT = 512
+_GATES_AFTER = 12  # answers without a row; a query that is asked a few times does not repay its gates
+_GATE_TRIALS = 4
+_GATE_SHARE = 0.75  # one nearly as long as the whole saves too little
 _FOREVER = "infinity"
 # A translation is kept under this clock and run under the caller's.
 _ANY_MOMENT: Final = datetime(2001, 1, 1)  # noqa: DTZ001  # the translator binds naive UTC
@@ -173,6 +176,34 @@ class Result:
         return [dict(zip(names, row, strict=True)) for row in self.rows]
 
 
+@dataclass(slots=True)
+class _Gate:
+    """
+    A part of a query without a row of which the answer has none, asked as long as that saves more than it costs.
+
+    What it costs is reckoned by the length of its SQL, ``share`` of the whole's: a statement over few rows is bound and
+    planned for longer than it runs. Two threads may miss a count of each other's, which changes no answer.
+    """
+
+    statement: duckdb.Statement
+    slots: frozenset[str]
+    share: float
+    asked: int = 0
+    closed: int = 0
+
+    def is_worth_it(self) -> bool:
+        return self.asked < _GATE_TRIALS or self.closed > self.share * self.asked
+
+
+@dataclass(slots=True)
+class _Past:
+    """What the runs of a statement have shown: the columns of its answers, how many were empty; and then its gates."""
+
+    columns: list[tuple[str, str]]
+    empty: int = 0
+    gates: tuple[_Gate, ...] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class _Translation:
     """
@@ -180,7 +211,7 @@ class _Translation:
 
     ``pinned`` is a clock that the query itself sets, ``tables`` are those it reads. ``needs``, where there is one, asks
     whether any row passes the query's first filters: without one it has no answer, which it takes a tenth of the time
-    to learn.
+    to learn. ``gates``, which are made once they are worth it, are longer parts of which the same is true, each alone.
     """
 
     statement: duckdb.Statement
@@ -191,6 +222,7 @@ class _Translation:
     declared: tuple[ParameterDeclaration, ...]
     reads_clock: bool
     pinned: datetime | None
+    make_gates: Callable[[], tuple[_Gate, ...]]
 
     def values(self, parameters: Mapping[str, object], now: datetime) -> dict[str, Any]:
         bound, missing = bind(list(self.declared), dict(parameters))
@@ -447,15 +479,16 @@ class LogEngine:
     def _run(self, translation: _Translation, values: Mapping[str, Any]) -> Result:
         cursor = self._borrow(translation.tables)
         try:
-            columns = _columns.get(translation.statement)
-            if columns is not None and translation.needs is not None:
-                needed = {name: values[name] for name in translation.needs_slots}
-                if cursor.execute(translation.needs, needed).fetchone() == (False,):
-                    return Result(list(columns), [])
+            past = _pasts.get(translation.statement)
+            if past is not None and _has_no_answer(cursor, translation, past, values):
+                return Result(list(past.columns), [])
             cursor.execute(translation.statement, dict(values) or None)
             columns = [(str(name), kusto_type(kind)) for name, kind, *_ in cursor.description or []]
             rows = cursor.fetchall()
-            _columns[translation.statement] = columns
+            past = _pasts.setdefault(translation.statement, _Past(columns))
+            past.empty += not rows
+            if past.gates is None and past.empty > _GATES_AFTER:
+                past.gates = translation.make_gates()
         finally:
             self._give_back(cursor)
         readers = [_READERS.get(kind) for _, kind in columns]
@@ -487,6 +520,26 @@ class LogEngine:
             self._returned.notify_all()
 
 
+def _has_no_answer(
+    cursor: duckdb.DuckDBPyConnection, translation: _Translation, past: _Past, values: Mapping[str, Any]
+) -> bool:
+    """Whether parts of the query that must have a row have none; it may have no answer also where they do."""
+    if translation.needs is not None:
+        needed = {name: values[name] for name in translation.needs_slots}
+        if cursor.execute(translation.needs, needed).fetchone() == (False,):
+            return True
+    for gate in past.gates or ():
+        if gate.is_worth_it():
+            gate.asked += 1
+            row = cursor.execute(
+                gate.statement, {name: values[name] for name in gate.slots} or None
+            ).fetchone()
+            if row is None:
+                gate.closed += 1
+                return True
+    return False
+
+
 def _watchlist_table(columns: tuple[str, ...]) -> str:
     return f"_Watchlists_{zlib.crc32(json.dumps(columns).encode()):08x}"
 
@@ -504,20 +557,43 @@ def _translate(kql: str, watchlist_columns: tuple[str, ...]) -> _Translation:
         result, found = _to_sql(kql, known, watchlist_columns)
     needs = _any_of(few, found.needs)
     clock = result.parameters.get(CLOCK_SLOT)
+    whole = _over(few, str(result))
+    slots = frozenset({*result.slots, CLOCK_SLOT, _VISIBLE_AT})
     return _Translation(
-        statement=_parsed(_over(few, str(result))),
+        statement=_parsed(whole),
         needs=_parsed(needs) if needs else None,
-        needs_slots=frozenset(re.findall(r"\$(\w+)", needs)) & {*result.slots, CLOCK_SLOT, _VISIBLE_AT},
+        needs_slots=frozenset(re.findall(r"\$(\w+)", needs)) & slots,
         tables=tuple(read),
         slots=result.slots,
         declared=tuple(result.declarations),
         reads_clock=clock is not None,
         pinned=None if clock == _ANY_MOMENT else clock,
+        make_gates=functools.partial(_made_gates, kql, watchlist_columns, few, slots, len(whole)),
+    )
+
+
+def _made_gates(
+    kql: str,
+    watchlist_columns: tuple[str, ...],
+    few: Mapping[str, Sequence[tuple[str, str]]],
+    slots: frozenset[str],
+    length: int,
+) -> tuple[_Gate, ...]:
+    """Translate a query again, with the parts of it that must have a row; those nearly as long as the whole save nothing."""
+    _, found = _to_sql(kql, {**schemas.tables(), **few}, watchlist_columns, wants_gates=True)
+    return tuple(
+        _Gate(_parsed(sql), frozenset(re.findall(r"\$(\w+)", sql)) & slots, len(sql) / length)
+        for sql in (_over(_named_in(few, gate), gate) for gate in found.gates)
+        if len(sql) < _GATE_SHARE * length
     )
 
 
 def _to_sql(
-    kql: str, tables: Mapping[str, Sequence[tuple[str, str]]], watchlist_columns: tuple[str, ...]
+    kql: str,
+    tables: Mapping[str, Sequence[tuple[str, str]]],
+    watchlist_columns: tuple[str, ...],
+    *,
+    wants_gates: bool = False,
 ) -> tuple[Any, kinds.Reading]:
     """Give the SQL, and what was understood of the query."""
     watchlists = _watchlist_table(watchlist_columns)
@@ -527,7 +603,7 @@ def _to_sql(
         f"{{ {watchlists} | where _Alias == watchlistAlias | project {named} }}"
     )
     every = {**tables, watchlists: [(column, "string") for column in ("_Alias", *watchlist_columns)]}
-    with kinds.reading(every) as read:
+    with kinds.reading(every, wants_gates=wants_gates) as read:
         result = duckdb_kql.to_sql(
             kql,
             {table: [column for column, _ in columns] for table, columns in every.items()},
@@ -542,10 +618,17 @@ def _any_of(tables: Mapping[str, Sequence[tuple[str, str]]], needs: Sequence[str
     """Give the SQL that asks whether any of these has a row; nothing where that says nothing about the answer."""
     if not needs:
         return ""
-    read = {
-        table: columns for table, columns in tables.items() if any(_quoted(table) in need for need in needs)
-    }
+    read = _named_in(tables, *needs)
     return _over(read, f"SELECT {' OR '.join(f'EXISTS ({need})' for need in dict.fromkeys(needs))}")
+
+
+def _named_in(
+    tables: Mapping[str, Sequence[tuple[str, str]]], *texts: str
+) -> dict[str, Sequence[tuple[str, str]]]:
+    """Give those tables that SQL reads."""
+    return {
+        table: columns for table, columns in tables.items() if any(_quoted(table) in text for text in texts)
+    }
 
 
 def _over(tables: Mapping[str, Sequence[tuple[str, str]]], sql: str) -> str:
@@ -568,8 +651,8 @@ def _shown(name: str, kind: str) -> str:
     return f"coalesce({_quoted(name)}, '') AS {_quoted(name)}" if kind == "string" else _quoted(name)
 
 
-# The columns of the answer of each statement that has run; they outlive no translation.
-_columns: weakref.WeakKeyDictionary[duckdb.Statement, list[tuple[str, str]]] = weakref.WeakKeyDictionary()
+# Of each statement that has run; it outlives no translation.
+_pasts: weakref.WeakKeyDictionary[duckdb.Statement, _Past] = weakref.WeakKeyDictionary()
 _parser = duckdb.connect()
 _parsing = threading.Lock()
 

@@ -86,22 +86,29 @@ class _NotUnderstoodError(Exception):
 class Reading:
     """What is known of the tables before a translation, and of the query after it."""
 
-    def __init__(self, tables: Schema) -> None:
+    def __init__(self, tables: Schema, *, wants_gates: bool = False) -> None:
         self.tables = tables
+        self.wants_gates = wants_gates
         self.kinds: Mapping[str, str] | None = None  # None: no query was read yet
         # Whether the answer's columns are those that the query itself writes down, whatever else its tables have.
         self.names_its_columns = False
         # SQL of filters over single tables: where none gives a row, the answer has none. None: that cannot be told.
         self.needs: tuple[str, ...] | None = None
+        # SQL of longer parts, the shortest first: where any one of them has no row, the answer has none.
+        self.gates: tuple[str, ...] = ()
 
 
 _reading: contextvars.ContextVar[Reading | None] = contextvars.ContextVar("reading", default=None)
 
 
 @contextlib.contextmanager
-def reading(tables: Schema) -> Iterator[Reading]:
-    """Let the translation in this context know the columns of these tables and their KQL types."""
-    found = Reading(tables)
+def reading(tables: Schema, *, wants_gates: bool = False) -> Iterator[Reading]:
+    """
+    Let the translation in this context know the columns of these tables and their KQL types.
+
+    Gates take half as long again to write, so they are written where they are wanted.
+    """
+    found = Reading(tables, wants_gates=wants_gates)
     token = _reading.set(found)
     try:
         yield found
@@ -320,6 +327,10 @@ _KEEP_NOTHING = frozenset(
 )
 
 
+# Joins of which either side without rows leaves none.
+_NEED_BOTH: Final = frozenset({"inner", "innerunique", "leftsemi"})
+
+
 def _needs(query: ir.Query, tables: Schema, lets: _Lets) -> list[ir.Query] | None:
     """
     Give parts of a query, each a table and the filters right behind it, of which one must have a row for an answer.
@@ -341,19 +352,26 @@ def _needs(query: ir.Query, tables: Schema, lets: _Lets) -> list[ir.Query] | Non
             case ir.Union():
                 parts = [needs, *(_needs(branch, tables, known) for branch in operator.branches)]
                 needs = None if None in parts else [need for part in parts for need in part or ()]
-            case ir.Summarize() if operator.by:
-                pass
-            case ir.Join() | ir.Lookup() if operator.kind in _KEEP_NOTHING:
-                pass
-            case ir.Where() | ir.Take() | ir.Sort() | ir.Top() | ir.Extend() | ir.Project() | ir.Distinct():
-                pass
-            case ir.ProjectAway() | ir.ProjectRename() | ir.MvExpand():
-                pass
-            case _:
+            case _ if not _keeps_nothing(operator):
                 return None
         if needs is None:
             return None
     return needs
+
+
+def _keeps_nothing(operator: ir.Operator) -> bool:
+    """Whether an operator makes no rows of none."""
+    match operator:
+        case ir.Summarize():
+            return bool(operator.by)
+        case ir.Join() | ir.Lookup():
+            return operator.kind in _KEEP_NOTHING
+        case ir.Where() | ir.Take() | ir.Sort() | ir.Top() | ir.Extend() | ir.Project() | ir.Distinct():
+            return True
+        case ir.ProjectAway() | ir.ProjectRename() | ir.MvExpand():
+            return True
+        case _:
+            return False
 
 
 def _source_needs(source: ir.Source, tables: Schema, lets: _Lets) -> list[ir.Query] | None:
@@ -366,6 +384,95 @@ def _source_needs(source: ir.Source, tables: Schema, lets: _Lets) -> list[ir.Que
             return []
         case _:
             return None
+
+
+def _gates(query: ir.Query) -> Iterator[ir.Query]:
+    """
+    Give queries for a first row of what must have one, each with no more lets than it reads.
+
+    That is each such let, and the query's own beginning up to its last filter.
+    """
+    for name in _musts(query, {}):
+        yield ir.Query(ir.TableRef(name), [ir.Take(1)], _behind({name}, query.lets), query.parameters)
+    filters = [n for n, operator in enumerate(query.operators) if isinstance(operator, ir.Where)]
+    if filters and all(_keeps_nothing(operator) for operator in query.operators[filters[-1] + 1 :]):
+        begun = ir.Query(query.source, [*query.operators[: filters[-1] + 1], ir.Take(1)])
+        begun.lets, begun.parameters = _behind(_names(begun), query.lets), query.parameters
+        yield begun
+
+
+def _musts(query: ir.Query, outer: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """
+    Give the names of the tabular lets without a row of which a query has none.
+
+    Those are the lets its rows come from, and those without whose rows an inner join, a semi-join or ``in`` leaves none.
+    """
+    if outer and query.lets:
+        return frozenset()  # lets of a part may hide others of the same name
+    known = dict(outer)
+    for name, value in query.lets:
+        if isinstance(value, ir.Query):
+            known[name] = _musts(value, known) | {name}
+    match query.source:
+        case ir.TableRef(name=name):
+            found = known.get(name, frozenset())
+        case _:
+            found = frozenset()
+    empty = isinstance(query.source, ir.DataTable) and not query.source.values
+    for operator in query.operators:
+        match operator:
+            case ir.Union():
+                parts = [] if empty else [found]
+                parts += [_musts(branch, known) for branch in operator.branches if not _is_empty(branch)]
+                found, empty = frozenset.intersection(*parts) if parts else frozenset(), not parts
+            case ir.Where():
+                found |= _sought(operator.predicate, known)
+            case ir.Join() | ir.Lookup() if operator.kind in _NEED_BOTH:
+                found |= _musts(operator.right, known)
+            case _ if _keeps_nothing(operator):
+                pass
+            case _:
+                return frozenset()
+    return found
+
+
+def _sought(predicate: ir.Expr, known: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """Give the lets whose rows a filter asks for: ``x in (let)``, alone or as a part of ``and``."""
+    match predicate:
+        case ir.BinaryOp(op="and", left=left, right=right):
+            return _sought(left, known) | _sought(right, known)
+        case ir.InList(negated=False, subquery=ir.Query() as asked):
+            return _musts(asked, known)
+        case _:
+            return frozenset()
+
+
+def _is_empty(query: ir.Query) -> bool:
+    """Whether a query is a table written down without rows."""
+    return isinstance(query.source, ir.DataTable) and not query.source.values and not query.operators
+
+
+def _behind(names: set[str], lets: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Give these lets and those that they are made of, in their order."""
+    wanted = set(names)
+    kept: list[tuple[str, Any]] = []
+    for let, value in reversed(lets):
+        if let in wanted:
+            wanted |= _names(value)
+            kept.append((let, value))
+    return kept[::-1]
+
+
+def _names(node: Any) -> set[str]:
+    """Give every name in a part of a query that may be that of a let."""
+    match node:
+        case tuple() | list():
+            return {name for part in node for name in _names(part)}
+        case ir.Node():
+            own = {node.name} if isinstance(node, ir.TableRef | ir.LetRef | ir.ColumnRef) else set()
+            return own | {name for part in vars(node).values() for name in _names(part)}
+        case _:
+            return set()
 
 
 def _has_query(node: Any) -> bool:
@@ -401,6 +508,8 @@ def _typed_to_sql(query: ir.Query, schema: Any = None) -> translate.TranslationR
             needs = _needs(query, found.tables, {})
             if needs is not None:
                 found.needs = tuple(str(_emit(need, schema)) for need in needs)
+                if found.wants_gates:
+                    found.gates = tuple(sorted({str(_emit(gate, schema)) for gate in _gates(query)}, key=len))
     return _emit(query, schema)
 
 

@@ -2,14 +2,19 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from duckdb_kql import translate
 
+from detections import catalog
 from detections.baselines import load as baselines
-from detections.catalog import load
+from detections.catalog import Rule, load
+from detections.runner import bind_window, newest_window
 from workbench import engine as engines
 from workbench import kinds, schemas
+from workbench.cases import load_cases
 from workbench.engine import LogEngine
 
 NOW = datetime(2026, 3, 3, 12, tzinfo=UTC)
@@ -226,3 +231,104 @@ def test_whether_an_empty_table_empties_the_answer_is_known(engine: LogEngine, k
     assert bool(kinds_of(kql)[1].needs) is known
     first = engine.query(kql, now=NOW)
     assert engine.query(kql, now=NOW) == first
+
+
+@pytest.fixture
+def gates_at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(engines, "_GATES_AFTER", -1)
+    monkeypatch.setattr(engines, "_GATE_SHARE", 100)
+    engines._translate.cache_clear()
+    yield
+    engines._translate.cache_clear()
+
+
+# Each with the lets without a row of which it has none. The tables above hold rows; in `none` there is none.
+LETS = "let all = AuditLogs | project Id, Result; let none = AuditLogs | where Result == 'x' | project Id, Result; "
+GATES = [
+    ("none | project Id", {"none"}, 0),
+    ("all | join kind=inner none on Id | project Id", {"all", "none"}, 0),
+    ("all | join kind=leftsemi none on Id | project Id", {"all", "none"}, 0),
+    ("all | lookup kind=inner none on Id | project Id", {"all", "none"}, 0),
+    ("all | where Id in (none) | project Id", {"all", "none"}, 0),
+    ("all | where Id == '' and Id in (none) | project Id", {"all", "none"}, 0),
+    ("let part = all | where Id in (none); part | summarize n = count() by Id", {"all", "none", "part"}, 0),
+    ("all | where Id == '' or Id in (none) | project Id", {"all"}, 2),
+    ("all | where Id !in (none) | project Id", {"all"}, 2),
+    ("all | join kind=leftouter none on Id | project Id", {"all"}, 2),
+    ("all | join kind=leftanti none on Id | project Id", {"all"}, 2),
+    ("none | join kind=rightouter all on Id | project Id1", set(), 2),
+    ("none | join kind=fullouter all on Id | project Id1", set(), 2),
+    ("none | summarize n = count()", set(), 1),
+    ("none | count", set(), 1),
+    ("union none, all | project Id", set(), 2),
+    ("union (datatable(Id:string)[]), (none | project Id) | where Id != 'a' | project Id", {"none"}, 0),
+    ("union (datatable(Id:string)['b']), (none | project Id) | where Id != 'a' | project Id", set(), 1),
+    ("union (all | where Id in (none)), (none | project Id) | project Id", {"none"}, 0),
+    ("let n = toscalar(none | count); all | where n == 0 | project Id", {"all"}, 2),
+    ("let part = none | count; part | join kind=inner (part) on Count | project Count", set(), 1),
+]
+
+
+@pytest.mark.parametrize(("kql", "musts", "rows"), GATES)
+@pytest.mark.usefixtures("gates_at_once")
+def test_what_must_have_a_row_is_known_and_changes_no_answer(
+    engine: LogEngine, kql: str, musts: set[str], rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[frozenset[str]] = []
+    ask = kinds._musts
+
+    def noted(*query: Any) -> frozenset[str]:
+        found.append(ask(*query))
+        return found[-1]
+
+    monkeypatch.setattr(kinds, "_musts", noted)
+    answers = [engine.query(LETS + kql, now=NOW) for _ in range(3)]
+    assert (found[-1] if found else frozenset()) == musts  # not asked where nothing can be told
+    assert [len(answer.rows) for answer in answers] == [rows] * 3
+    assert answers[0].columns == answers[1].columns
+
+
+@pytest.mark.usefixtures("gates_at_once")
+def test_a_gate_opens_when_rows_come() -> None:
+    engine = LogEngine()
+    kql = "let sought = AuditLogs | where Result == 'x' | project Id; AuditLogs | where Id in (sought) | project Id"
+    for _ in range(20):
+        assert engine.query(kql, now=NOW).rows == []
+    engine.insert("AuditLogs", [{"TimeGenerated": NOW, "Id": "5", "Result": "x"}])
+    for _ in range(20):
+        assert engine.query(kql, now=NOW).rows == [("5",)]
+    engine.close()
+
+
+GATED = ("AG-01", "AG-07", "AG-31")
+
+
+@pytest.mark.parametrize("rule", [rule for rule in load() if rule.id in GATED], ids=lambda rule: rule.id)
+def test_a_replay_of_a_rule_finds_the_same_with_gates(rule: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = next(case for case in load_cases(Path(catalog.__file__).parent / rule.folder) if case.fires)
+    at = case.sweeps[-1].at
+    moments = [at + timedelta(minutes=10 * n) for n in range(-10, 8)]
+    told = []
+    for after in (1_000_000, -1):
+        monkeypatch.setattr(engines, "_GATES_AFTER", after)
+        engines._translate.cache_clear()
+        engine = LogEngine()
+        for table, rows in case.rows.items():
+            engine.insert(table, rows)
+        for alias, entries in case.watchlists.items():
+            engine.set_watchlist(alias, entries)
+        told.append([_asked(engine, rule, moment) for moment in moments])
+        made = [past.gates for past in engines._pasts.values() if past.gates]
+        assert bool(made) is (after == -1)
+        engine.close()
+    engines._translate.cache_clear()
+
+    assert any(answer.rows for answer in told[0])
+    assert not all(answer.rows for answer in told[0])
+    assert told[0] == told[1]
+    assert any(gate.asked for gates in made for gate in gates or ())
+
+
+def _asked(engine: LogEngine, rule: Rule, at: datetime) -> engines.Result:
+    window = newest_window(rule, at)
+    return engine.query(bind_window(rule.query, window.start, window.end), now=at, visible_at=at)
