@@ -205,11 +205,13 @@ async def test_an_undo_that_dies_at_any_await_point_ends_as_an_undisturbed_one(s
 
 async def test_every_await_point_is_on_the_page(story):
     page = PAGE.read_text(encoding="utf-8")
-    found = {}
     for make in (story.incident, story.undo):
-        found |= (await points(story, make))[1]
+        runs = [set((await points(story, make))[1]) for _ in range(2)]
 
-    assert [point for point in sorted(found) if f"`{point}`" not in page] == []
+        # A point that only one of two runs passed is a wait that a busy machine made longer.
+        always = set.intersection(*runs)
+        assert len(always) > 15
+        assert [point for point in sorted(always) if f"`{point}`" not in page] == []
 
 
 async def write_the_page(directory):
@@ -218,7 +220,8 @@ async def write_the_page(directory):
     async with desk(directory, **changes) as app:
         mortal = await Mortal.start()
         story = Story(app, mortal, directory)
-        containing, undoing = (set((await points(story, make))[1]) for make in (story.incident, story.undo))
+        containing = {point for _ in range(3) for point in (await points(story, story.incident))[1]}
+        undoing = {point for _ in range(3) for point in (await points(story, story.undo))[1]}
         await mortal.stop()
     rows = [
         f"| `{point}` | {'yes' if point in containing else ''} | {'yes' if point in undoing else ''} |"
