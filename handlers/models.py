@@ -172,6 +172,9 @@ class ContainmentView(_Shown):
     pulled_at: Annotated[datetime | None, Field(alias="pulledAt")]
     confirmed_at: Annotated[datetime | None, Field(alias="confirmedAt")]
     residual_access_until: Annotated[datetime | None, Field(alias="residualAccessUntil")]
+    residual_access: Annotated[
+        list[str], Field(alias="residualAccess", description="Which old tokens may work until when.")
+    ]
     breaker: str
     reasons: list[str]
     unchecked: list[str]
@@ -225,6 +228,7 @@ class ContainmentView(_Shown):
             pulled_at=c.pull.accepted_at if c.pull else None,
             confirmed_at=c.confirmed_at,
             residual_access_until=c.residual_until,
+            residual_access=list(c.residual),
             breaker=c.armed,
             reasons=list(c.reasons),
             unchecked=list(c.unchecked),

@@ -197,6 +197,7 @@ class Containment:
     began_at: datetime | None = None  # when what the first finding is about began, by the log's clock
     contained_at: datetime | None = None  # when Graph accepted the first lever
     proven_at: datetime | None = None
+    residual: tuple[str, ...] = ()  # which old tokens may still work until when, in words
     would_contain: bool = False  # nothing but the mode or the storm brake stood in its way
 
     @property
@@ -278,6 +279,7 @@ class Containment:
                 **{name: _time(body.get(name)) for name in _LATER_TIMES},
                 **{name: tuple(body[name]) for name in ("reasons", "unchecked", "vetoes", "armed_policies")},
                 "owners": tuple(body.get("owners", ())),
+                "residual": tuple(body.get("residual", ())),
                 "approvals": tuple(
                     Approval(**{**one, "at": _moment(one["at"])}) for one in body.get("approvals", ())
                 ),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -136,6 +136,8 @@ async def verify_pending(world: World) -> list[Containment]:
     changed = []
     for before, etag in pending:
         after = judged(before, seen, world.now())
+        if after.state is State.CONFIRMED and before.state is not State.CONFIRMED:
+            after = await _with_residual(after, seen.policies, world)
         if after is not before and await _write(after, etag, world):
             changed.append(after)
     return changed
@@ -334,6 +336,28 @@ def _to_be_watched(c: Containment, now: datetime) -> bool:
         c.state is State.PROVEN and c.residual_until is not None and now < c.residual_until + _ROWS_ARRIVE
     )
     return (undecided or proven) and pulled is not None and now - pulled <= _WATCHED_FOR
+
+
+async def _with_residual(c: Containment, policies: tuple[Policy, ...] | Unknown, world: World) -> Containment:
+    """
+    Say until when tokens from before the block may work, and at what, once the block is known to stand.
+
+    One log query; what it does not tell makes the end later, never earlier.
+    """
+    critical = c.lever in (*_RISK_LEVERS, DISABLE_PRINCIPAL.id)
+    _, _, residual = await gathering.residual_access(
+        acting.as_principal(c),
+        policies,
+        world,
+        blocked_from=c.confirmed_at or world.now(),
+        is_critical_event=critical,
+    )
+    words = tuple(
+        f"{one.resource or 'any resource'} until {one.until:%Y-%m-%d %H:%M} UTC: {one.why}"[:300]
+        for one in residual.remaining[-10:]
+    )
+    latest = max(residual.until, c.residual_until or residual.until)
+    return replace(c, residual_until=latest, residual=words)
 
 
 async def _forget(key: str, etag: str, store: Store) -> None:
