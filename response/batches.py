@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -27,6 +29,7 @@ from response.opening import ACTOR, load, load_readable, telling_note
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from response.turns import Turn
     from response.world import World
 
 log = logging.getLogger("agentbreaker.batches")
@@ -38,6 +41,11 @@ STALE_AFTER: Final = timedelta(minutes=30)
 _AT_ONCE: Final = 10  # records changed in one commit; a store takes 100 writes, we make up to eight a record
 _SINGLE_PAUSE: Final = 1.0  # seconds between tries of a request that takes no turn
 _WATCH: Final = 0.1  # seconds between looks at our own record; the store is ours, its reads cost no quota
+_WATCHERS: Final = 10  # so many of a process look every _WATCH; of more each looks less often
+# How long whoever has the turn waits for others who are about to join; a call with one of them now would cost all
+# the others another turn. Nobody else on the way, no wait.
+_GATHER_WITHIN: Final = 2.0  # seconds
+_GATHER_LOOK: Final = 0.15  # seconds between looks at whether more came
 
 Waiting = tuple[Containment, str]
 """A record and its etag."""
@@ -135,6 +143,11 @@ async def until_done(intent: Intent, containment_id: str, world: World, within: 
     Returns the record, still waiting when ``within`` has passed or the outcome is not known yet: the ``settle``
     timer goes on with it. Raises: StoreError (then nothing was sent that is not recorded).
     """
+    with world.crowd.waits():
+        return await _until_done(intent, containment_id, world, within)
+
+
+async def _until_done(intent: Intent, containment_id: str, world: World, within: timedelta) -> Containment:
     deadline, tried = world.now() + within, False
     while True:
         c, etag = await load(world.store, containment_id)
@@ -148,39 +161,67 @@ async def until_done(intent: Intent, containment_id: str, world: World, within: 
             if tried:  # throttled or not reached: no turn paces this one
                 await asyncio.sleep(_SINGLE_PAUSE)
             tried = True
-            await _send_allowed(intent, [(c, etag)], world)
+            await _send_alone(intent, (c, etag), world)
         elif (wait := await world.turns.try_take()) is None:
             await send_waiting(intent, world)
         else:
-            await asyncio.sleep(min(wait.total_seconds(), _WATCH))
+            await asyncio.sleep(min(wait.total_seconds(), _until_next_look(world)))
+
+
+def _until_next_look(world: World) -> float:
+    """Seconds; so that a hundred who wait do not take the processor from those who send."""
+    return _WATCH * max(1.0, random.uniform(0.5, 1.5) * world.crowd.waiting / _WATCHERS)
 
 
 async def _watch_over(intent: Intent, c: Containment, step: Pull, world: World) -> None:
     """Wait for another's request; look at the tenant when whoever sent it has died."""
     if await world.heard.silent(step.attempt, world.store, world.now()):
         await look_after([c], intent, world)
-    await asyncio.sleep(_WATCH)
+    await asyncio.sleep(_until_next_look(world))
 
 
 async def send_waiting(intent: Intent, world: World) -> None:
     """Send one batch of what waits for the turn, which the caller has taken. Raises: StoreError."""
-    waiting = await all_waiting(intent, world)
-    await _send_allowed(
-        intent,
-        [(c, etag) for c, etag in waiting if intent.step(c) is None and LEVERS[intent.lever(c)].batched],
-        world,
-    )
+    async with world.turns.held() as turn:
+        waiting = await _gathered(intent, world)
+        fresh = [
+            (c, etag) for c, etag in waiting if intent.step(c) is None and LEVERS[intent.lever(c)].batched
+        ]
+        if started := await _start_allowed(intent, fresh, world):
+            await _send(intent, started, world, turn)
 
 
-async def _send_allowed(intent: Intent, fresh: list[Waiting], world: World) -> None:
+async def _send_alone(intent: Intent, fresh: Waiting, world: World) -> None:
+    """Send what takes no turn because its lever carries one principal a request. Raises: StoreError."""
+    if started := await _start_allowed(intent, [fresh], world):
+        await _send(intent, started, world, None)
+
+
+async def _start_allowed(intent: Intent, fresh: list[Waiting], world: World) -> list[Containment]:
     allowed = await intent.allowed(fresh, world) if fresh else []
     if not allowed:
-        return
+        return []
     lever = intent.lever(allowed[0][0])  # of what has waited longest; other levers have the next turn
     chosen = [(c, etag) for c, etag in allowed if intent.lever(c) == lever]
-    started = await _start(intent, chosen[: world.batch_size], world)
-    if started:
-        await _send(intent, started, world)
+    return await _start(intent, chosen[: world.batch_size], world)
+
+
+async def _gathered(intent: Intent, world: World) -> list[Waiting]:
+    """
+    Load what waits, after giving those who are just arriving a moment to join.
+
+    Who else arrives is known of this process; of others it shows by the list growing.
+    """
+    waiting = await all_waiting(intent, world)
+    seen = len(waiting)
+    room = seen + world.batch_size - sum(intent.step(c) is None for c, _ in waiting)
+    until = time.monotonic() + _GATHER_WITHIN
+    growing = seen > 1
+    while (growing or world.crowd.arriving) and seen < room and time.monotonic() < until:
+        await asyncio.sleep(_GATHER_LOOK)
+        now = len(await world.store.scan(intent.index))
+        growing, seen = now > seen, now
+    return waiting if seen == len(waiting) else await all_waiting(intent, world)
 
 
 async def all_waiting(intent: Intent, world: World) -> list[Waiting]:
@@ -209,7 +250,7 @@ async def recover(intent: Intent, world: World) -> list[ContainmentId]:
     fresh = [(c, etag) for c, etag in await all_waiting(intent, world) if intent.step(c) is None]
     for c, etag in fresh:
         if not LEVERS[intent.lever(c)].batched:
-            await _send_allowed(intent, [(c, etag)], world)
+            await _send_alone(intent, (c, etag), world)
     if any(LEVERS[intent.lever(c)].batched for c, _ in fresh):
         await world.turns.take()
         await send_waiting(intent, world)
@@ -254,21 +295,21 @@ async def _start(intent: Intent, fresh: Sequence[Waiting], world: World) -> list
     return started
 
 
-async def _send(intent: Intent, batch: Sequence[Containment], world: World) -> None:
-    """Send one request for the batch and write what became of it. Raises: StoreError."""
+async def _send(intent: Intent, batch: Sequence[Containment], world: World, turn: Turn | None) -> None:
+    """Send one request for the batch, in the turn, and write what became of it. Raises: StoreError."""
     step = intent.step(batch[0])
     async with alive(step.attempt if step else "", world.store, world.now):
-        await _send_alive(intent, batch, world)
+        await _send_alive(intent, batch, world, turn)
 
 
-async def _send_alive(intent: Intent, batch: Sequence[Containment], world: World) -> None:
+async def _send_alive(intent: Intent, batch: Sequence[Containment], world: World, turn: Turn | None) -> None:
     lever = intent.lever(batch[0])
     if await intent.stopped(batch, world):  # read afresh: starting the batch may have taken long
         return
     try:
         await intent.prepare(lever, batch, world)
-        if LEVERS[lever].batched:
-            await world.turns.sending()
+        if turn is not None:
+            await turn.sending()
         accepted = await intent.send(lever, batch, world)
     except (BadRequest, NotFound) as error:
         await _halve(intent, batch, error, world)
@@ -295,10 +336,11 @@ async def _halve(intent: Intent, batch: Sequence[Containment], error: ClientErro
     middle = len(batch) // 2
     for half in (batch[:middle], batch[middle:]):
         await world.turns.take()
-        current = [pair for c in half if (pair := await _still_ours(intent, c, world)) is not None]
-        started = await _start(intent, await intent.allowed(current, world), world)
-        if started:
-            await _send(intent, started, world)
+        async with world.turns.held() as turn:
+            current = [pair for c in half if (pair := await _still_ours(intent, c, world)) is not None]
+            started = await _start(intent, await intent.allowed(current, world), world)
+            if started:
+                await _send(intent, started, world, turn)
 
 
 async def _still_ours(intent: Intent, before: Containment, world: World) -> Waiting | None:

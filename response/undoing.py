@@ -45,7 +45,8 @@ async def undo(
     ``before`` is what was read and shown to whoever ordered it (``seen_before``). A second order joins the first.
     Raises: CannotUndo; KeyError (no such containment); StoreError.
     """
-    await _order(containment_id, by, reason, before, world)
+    with world.crowd.arrives():
+        await _order(containment_id, by, reason, before, world)
     return await batches.until_done(UNDO, containment_id, world, within)
 
 

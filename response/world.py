@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from response.alive import Heard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import datetime, timedelta
 
     from clients.errors import ClientError
@@ -49,6 +50,37 @@ class PoliciesGate:
             raise self._failed[1]
 
 
+@dataclass(slots=True)
+class Crowd:
+    """
+    How many runs of this process are on their way to a batch, and how many wait for one.
+
+    Whoever gathers a batch waits a moment for those on their way (``batches.py``); the more wait, the less often
+    each looks. A wrong number costs time and nothing else.
+    """
+
+    arriving: int = 0
+    waiting: int = 0
+
+    @contextlib.contextmanager
+    def arrives(self) -> Iterator[None]:
+        """Count a run as on its way for as long as the block runs."""
+        self.arriving += 1
+        try:
+            yield
+        finally:
+            self.arriving -= 1
+
+    @contextlib.contextmanager
+    def waits(self) -> Iterator[None]:
+        """Count a run as waiting for as long as the block runs."""
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """Clients, store and policy of one process; ``now`` gives aware UTC."""
@@ -65,6 +97,7 @@ class World:
     now: Callable[[], datetime]
     heard: Heard = field(default_factory=Heard)
     """What this process has noticed of requests that others have under way."""
+    crowd: Crowd = field(default_factory=Crowd)
     policies_gate: PoliciesGate = field(default_factory=PoliciesGate)
     background: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_IN_BACKGROUND))
     """To be held for a log query that can wait: whoever has no time finds one of the client's free."""

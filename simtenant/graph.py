@@ -27,7 +27,7 @@ from aiohttp import web
 from simtenant import conditional_access, permissions
 from simtenant.clock import iso
 from simtenant.entra import client_ip, client_user_agent
-from simtenant.faults import APP_ID, TEMPLATE
+from simtenant.faults import APP_ID, CHANGED, NAMED, TEMPLATE
 from simtenant.odata import Query, QueryError, narrow
 from simtenant.tenant import HeldCredential, LastSignIn, PrincipalKind, UnknownIdBehaviour
 from simtenant.tokens import GRAPH, Claims, InvalidTokenError
@@ -46,6 +46,7 @@ _GUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}
 _CONTENT_TYPE: Final = (
     "application/json;odata.metadata=minimal;odata.streaming=true;IEEE754Compatible=false;charset=utf-8"
 )
+_IDS_OF_ACTIONS: Final = ("servicePrincipalIds", "agentIds")
 _ENUM_PREFERENCE: Final = "include-unknown-enum-members"
 # Members behind unknownFutureValue in riskDetail: a caller that does not send the
 # Prefer header reads unknownFutureValue instead (facts/entra.md §1 and §2).
@@ -314,6 +315,7 @@ class GraphService:
         if operation is None:
             segment = call.path.rsplit("/", 1)[-1]
             raise GraphRefusedError(400, "BadRequest", f"Resource not found for the segment '{segment}'.")
+        call.request[NAMED] = await _named_in_action(call)
         settings = self._tenant.settings
         if operation.shares_quota and not self._tenant.throttle.acquire(
             self._now(), settings.identity_protection_per_second
@@ -385,11 +387,13 @@ class GraphService:
     async def _confirm(self, call: Call) -> web.Response:
         ids = await self._ids_in_body(call, "servicePrincipalIds", agents=False)
         self._tenant.risk.confirm(ids, initiated_by=call.caller.object_id)
+        call.request[CHANGED] = tuple(ids)
         return web.Response(status=204)
 
     async def _dismiss(self, call: Call) -> web.Response:
         ids = await self._ids_in_body(call, "servicePrincipalIds", agents=False)
         self._tenant.risk.dismiss(ids, initiated_by=call.caller.object_id)
+        call.request[CHANGED] = tuple(ids)
         return web.Response(status=204)
 
     async def _list_detections(self, call: Call) -> web.Response:
@@ -424,16 +428,19 @@ class GraphService:
     async def _confirm_agents(self, call: Call) -> web.Response:
         ids = await self._ids_in_body(call, "agentIds", agents=True)
         self._tenant.risk.confirm(ids, initiated_by=call.caller.object_id)
+        call.request[CHANGED] = tuple(ids)
         return web.Response(status=204)
 
     async def _confirm_agents_safe(self, call: Call) -> web.Response:
         ids = await self._ids_in_body(call, "agentIds", agents=True)
         self._tenant.risk.confirm_safe(ids, initiated_by=call.caller.object_id)
+        call.request[CHANGED] = tuple(ids)
         return web.Response(status=204)
 
     async def _dismiss_agents(self, call: Call) -> web.Response:
         ids = await self._ids_in_body(call, "agentIds", agents=True)
         self._tenant.risk.dismiss(ids, initiated_by=call.caller.object_id)
+        call.request[CHANGED] = tuple(ids)
         return web.Response(status=204)
 
     async def _ids_in_body(self, call: Call, name: str, *, agents: bool) -> list[str]:
@@ -1284,6 +1291,22 @@ def _error_response(
     response = _json(body, status=refused.status)
     response.headers.update(refused.headers)
     return response
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+async def _named_in_action(call: Call) -> tuple[str, ...]:
+    """Give the ids in the body of an action on risk, read before the quota refuses it; for the log of requests."""
+    if call.request.method != "POST":
+        return ()
+    try:
+        body = await call.body()
+    except GraphRefusedError:  # the operation itself will say so
+        return ()
+    ids = [one for name in _IDS_OF_ACTIONS for one in _listed(body.get(name))]
+    return tuple(one.lower() for one in ids if isinstance(one, str))
 
 
 def _not_found(named: str) -> GraphRefusedError:
