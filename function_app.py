@@ -22,6 +22,13 @@ async def incidents(req: func.HttpRequest) -> func.HttpResponse:
     return await _answer("incidents", req)
 
 
+@app.function_name("signals")
+@app.route(route="signals", methods=["POST"])
+async def signals(req: func.HttpRequest) -> func.HttpResponse:
+    """Another system says what it thinks of a principal."""
+    return await _answer("signals", req)
+
+
 @app.function_name("compromise")
 @app.route(route="principals/{principalId}/compromise", methods=["POST"])
 async def compromise(req: func.HttpRequest) -> func.HttpResponse:
@@ -62,6 +69,27 @@ async def principal(req: func.HttpRequest) -> func.HttpResponse:
 async def killswitch(req: func.HttpRequest) -> func.HttpResponse:
     """Stop every lever, or let them work again."""
     return await _answer("killswitch", req)
+
+
+@app.function_name("notifications")
+@app.route(route="notifications", methods=["GET"])
+async def notifications(req: func.HttpRequest) -> func.HttpResponse:
+    """List what the webhook did not take."""
+    return await _answer("notifications", req)
+
+
+@app.function_name("retry_notifications")
+@app.route(route="notifications/retry", methods=["POST"])
+async def retry_notifications(req: func.HttpRequest) -> func.HttpResponse:
+    """Send again what the webhook did not take."""
+    return await _answer("retry_notifications", req)
+
+
+@app.function_name("openapi")
+@app.route(route="openapi.json", methods=["GET"])
+async def openapi(req: func.HttpRequest) -> func.HttpResponse:
+    """Describe this API."""
+    return await _answer("openapi", req)
 
 
 @app.function_name("health")
@@ -132,7 +160,12 @@ async def _answer(name: str, req: func.HttpRequest) -> func.HttpResponse:
         body=req.get_body() or b"",
     )
     response = await answer(name, request)
-    return func.HttpResponse(response.text(), status_code=response.status, mimetype="application/json")
+    return func.HttpResponse(
+        response.text(),
+        status_code=response.status,
+        headers=dict(response.headers),
+        mimetype="application/json",
+    )
 
 
 async def _tick(name: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from clients.stores import Conflict, Insert, Replace, Write
+from clients.stores import Conflict, Delete, Insert, Replace, Write
 from clients.terms import ObjectId, ServicePrincipal, Unknown, object_id
 from handlers.auth import Role, caller, require
 from handlers.http import Problem, Request, Response, json_body
@@ -210,7 +210,11 @@ def _residual(containments_of: list[Containment], now: datetime) -> dict[str, An
 
 
 async def killswitch(request: Request, process: Process) -> Response:
-    """``PUT /api/killswitch``: stop every lever at once, or let them work again."""
+    """
+    ``PUT /api/killswitch``: stop every lever at once, or let them work again.
+
+    Letting them work also releases the storm brake, where it has tripped: both wait for a person to say so.
+    """
     who = caller(request, process.settings)
     require(who, Role.APPROVE)
     order = parsed(KillSwitchBody, json_body(request))
@@ -229,10 +233,13 @@ async def killswitch(request: Request, process: Process) -> Response:
             if record is None
             else Replace(gathering.KILL_SWITCH, body, record.etag)
         )
-        draft = Draft(
-            kind=EntryKind.KILL_SWITCH, actor=who.object_id, subject="", containment_id="", body=dict(body)
-        )
-        return [write], [draft]
+        writes: list[Write] = [write]
+        drafts = [Draft(EntryKind.KILL_SWITCH, who.object_id, "", "", dict(body))]
+        tripped = None if order.stopped else await world.store.get(gathering.BRAKE_TRIPPED)
+        if tripped is not None:
+            writes.append(Delete(tripped.key, tripped.etag))
+            drafts.append(Draft(EntryKind.BRAKE_RELEASED, who.object_id, "", "", {"reason": order.reason}))
+        return writes, drafts
 
     for _ in range(10):
         try:

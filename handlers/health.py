@@ -13,7 +13,7 @@ from detections.catalog import SweepGroup
 from detections.dormant import SIGN_IN_REPORT_PERMISSION
 from handlers.auth import Role, caller, require
 from handlers.http import Request, Response
-from response import gathering, ledger
+from response import gathering, ledger, notifying
 from response.levers import LEVERS, READ_PERMISSIONS
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ async def readiness(request: Request, process: Process) -> Response:
         await _kill_switch(process.world),
         await _ledger(process.world),
         _protected(process),
+        await _notifications(process),
         *tables,
         *baselines,
         *await _watermarks(process),
@@ -115,6 +116,17 @@ def _protected(process: Process) -> dict[str, Any]:
             "protected list", False, "AGENTBREAKER_PROTECTED_PRINCIPALS is empty: nothing is contained"
         )
     return _check("protected list", True, f"{len(listed)} principals")
+
+
+async def _notifications(process: Process) -> dict[str, Any]:
+    letters = await gathering.answered(notifying.dead_letters(process.world))
+    if isinstance(letters, Unknown):
+        return _check("notifications", None, letters.why)
+    if letters:
+        detail = f"{len(letters)} could not be delivered to the webhook: GET /api/notifications"
+        return _check("notifications", False, detail)
+    configured = process.world.webhook is not None
+    return _check("notifications", True, "none is undelivered" if configured else "no webhook is configured")
 
 
 async def _tables(process: Process) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ class Response:
 
     status: int
     body: Mapping[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def text(self) -> str:
         """Give the body as JSON text."""
@@ -43,10 +44,10 @@ class Problem(Exception):
         self.status, self.code, self.message, self.details = status, code, message, details
 
     def response(self) -> Response:
-        """Give the error body ``{"error": {"code", "message", "details"}}``."""
-        return Response(
-            self.status, {"error": {"code": self.code, "message": self.message, "details": self.details}}
-        )
+        """Give the error body ``{"error": {"code", "message", "details"}}``; how long to wait goes into a header too."""
+        body = {"error": {"code": self.code, "message": self.message, "details": self.details}}
+        wait = self.details.get("retryAfterSeconds")
+        return Response(self.status, body, {} if wait is None else {"Retry-After": str(wait)})
 
 
 def json_body(request: Request) -> Any:

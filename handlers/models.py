@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 from handlers.http import Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from response.containment import Containment
     from response.decision import Decision
 
@@ -90,6 +92,37 @@ class KillSwitchBody(_Sent):
 
     stopped: StrictBool
     reason: Reason
+
+
+SignalConfidence = Literal["low", "medium", "high"]
+
+
+class SignalBody(_Sent):
+    """What another system says about a principal."""
+
+    source: Annotated[str, Field(min_length=2, max_length=31, description="Its name in the app's settings.")]
+    principal_id: Annotated[
+        str, Field(alias="principalId", max_length=36, description="Object id of the service principal.")
+    ]
+    confidence: Annotated[
+        SignalConfidence, Field(description="low adds to the dossier only; high may be enough alone.")
+    ]
+    reason: Annotated[str, Field(min_length=3, max_length=1000, description="Why, in words for the record.")]
+    ttl_minutes: Annotated[
+        int,
+        Field(
+            alias="ttlMinutes", ge=5, le=1440, strict=True, description="How long it holds, from its arrival."
+        ),
+    ]
+    event_id: Annotated[
+        str | None,
+        Field(
+            alias="eventId",
+            min_length=1,
+            max_length=200,
+            description="The source's own id of this event. Sent again with it, a signal adds nothing.",
+        ),
+    ] = None
 
 
 class _Shown(BaseModel):
@@ -267,6 +300,17 @@ class IncidentResult(_Shown):
     judgement: Judgement
 
 
+class SignalAnswer(_Shown):
+    """What a signal led to."""
+
+    event_id: Annotated[str, Field(alias="eventId", description="As sent, or made here.")]
+    principal_id: Annotated[str, Field(alias="principalId")]
+    containment_id: Annotated[str | None, Field(alias="containmentId")]
+    state: str | None
+    repeated: Annotated[bool, Field(description="This event had been handled before; nothing was added.")]
+    judgement: Judgement
+
+
 class IncidentAnswer(_Shown):
     """What an incident led to."""
 
@@ -276,3 +320,43 @@ class IncidentAnswer(_Shown):
     not_used: Annotated[
         list[str], Field(alias="notUsed", description="Ids in the incident that name no service principal.")
     ]
+
+
+class DeadLetter(_Shown):
+    """A notification that the webhook did not take in all its tries."""
+
+    id: Annotated[str, Field(description="The same in every try (X-Agentbreaker-Id).")]
+    event: Annotated[str, Field(description="A state of a containment, or storm-brake.")]
+    containment_id: Annotated[str, Field(alias="containmentId", description="Empty for storm-brake.")]
+    happened_at: Annotated[datetime, Field(alias="happenedAt")]
+    died_at: Annotated[datetime, Field(alias="diedAt")]
+    tries: int
+    why: str
+    lines: Annotated[list[str], Field(description="What was to be said. Plain text.")]
+
+    @classmethod
+    def of(cls, letter: Mapping[str, Any]) -> DeadLetter:
+        """Show a stored dead letter. Raises: KeyError for anything else."""
+        said = letter["note"]["body"]
+        return cls(
+            id=said["id"],
+            event=said["event"],
+            containment_id=said["containment"],
+            happened_at=said["fields"]["at"],
+            died_at=letter["died_at"],
+            tries=letter["tries"],
+            why=letter["why"],
+            lines=said["lines"],
+        )
+
+
+class DeadLetters(_Shown):
+    """All dead letters."""
+
+    value: list[DeadLetter]
+
+
+class Retried(_Shown):
+    """How many dead letters went back into the outbox."""
+
+    retried: int

@@ -33,6 +33,7 @@ _HEAVY: Final = (
     "handlers.incidents",
     "handlers.analyst",
     "handlers.decisions",
+    "handlers.signals",
     "handlers.sweeps",
     "handlers.health",
     "azure.identity.aio",
@@ -41,7 +42,6 @@ _HEAVY: Final = (
     "msgraph.generated.models.o_data_errors.o_data_error",
     "msgraph.generated.service_principals.item.service_principal_item_request_builder",
     "msgraph.generated.identity_protection.risky_service_principals.risky_service_principals_request_builder",
-    "msgraph.generated.identity_protection.risky_service_principals.confirm_compromised.confirm_compromised_post_request_body",
     "msgraph.generated.identity.conditional_access.policies.policies_request_builder",
 )
 
@@ -82,6 +82,7 @@ async def build(settings: Settings) -> Process:
     from clients.logs import LogsClient
     from clients.sentinel import SentinelClient
     from clients.stores import open_store
+    from clients.webhook import WebhookClient
     from detections import catalog
     from response.turns import Turns
     from response.world import World
@@ -115,6 +116,9 @@ async def build(settings: Settings) -> Process:
         policies_max_age=settings.policies_max_age,
         batch_size=settings.batch_size,
         now=lambda: datetime.now(UTC),
+        webhook=WebhookClient(settings.webhook_url, settings.webhook_secret, http)
+        if settings.webhook_url
+        else None,
     )
     return Process(settings, rules, world, (logs, http, store, credential))
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +26,7 @@ SILENT_FOR: Final = timedelta(seconds=8)
 """Four missed beats: the process is taken for dead. Another one then looks at the tenant, and only then may send."""
 _FORGET_AFTER: Final = timedelta(minutes=10)
 _MOST_REMEMBERED: Final = 4000
+_LOOKS: Final = 5
 
 
 @contextlib.asynccontextmanager
@@ -62,12 +64,22 @@ def _key(attempt: str) -> str:
     return f"alive:{attempt}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Sign:
+    """The last sign of life noticed (the record's etag), since when it has been the last, and looks since."""
+
+    sign: str
+    since: float
+    since_at: datetime
+    looks: int
+
+
 class Heard:
     """What one process has noticed of attempts, by its own clock. ``first`` and ``silent`` note what they are asked."""
 
     def __init__(self) -> None:
         self._first: dict[str, tuple[float, datetime]] = {}
-        self._last: dict[str, tuple[str, float, datetime]] = {}
+        self._last: dict[str, _Sign] = {}
 
     def noticed_for(self, attempt: str, now: datetime) -> timedelta:
         """Give how long ago this process first noticed the attempt."""
@@ -80,10 +92,12 @@ class Heard:
         record = await store.get(_key(attempt))
         sign = record.etag if record is not None else ""
         known = self._last.get(attempt)
-        if known is None or known[0] != sign:
-            self._last[attempt] = (sign, time.monotonic(), now)
+        if known is None or known.sign != sign:
+            self._last[attempt] = _Sign(sign, time.monotonic(), now, 1)
             return False
-        return _elapsed(known[1], known[2], now) >= SILENT_FOR
+        self._last[attempt] = replace(known, looks=known.looks + 1)
+        # Several looks, too: a process that itself stood still for so long has only just begun to listen.
+        return known.looks >= _LOOKS and _elapsed(known.since, known.since_at, now) >= SILENT_FOR
 
     def _forget_old(self) -> None:
         """Keep what is young; attempts are never asked about again once they are over."""

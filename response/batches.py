@@ -38,7 +38,10 @@ log = logging.getLogger("agentbreaker.batches")
 SEND_AGAIN_AFTER: Final = timedelta(seconds=60)
 # Nothing has been learnt about a request for so long that a person looks.
 STALE_AFTER: Final = timedelta(minutes=30)
-_AT_ONCE: Final = 10  # records changed in one commit; a store takes 100 writes, we make up to eight a record
+_AS_A_LIST: Final = (
+    3  # so many risks or more are read as one list; a page is a turn, and so is each single reading
+)
+_AT_ONCE: Final = 8  # records changed in one commit; a store takes 100 writes, we make up to eleven a record
 _SINGLE_PAUSE: Final = 1.0  # seconds between tries of a request that takes no turn
 _WATCH: Final = 0.1  # seconds between looks at our own record; the store is ours, its reads cost no quota
 _WATCHERS: Final = 10  # so many of a process look every _WATCH; of more each looks less often
@@ -124,8 +127,8 @@ class Intent(Protocol):
         """Send it for all at once; give when it was accepted. Raises: ClientError."""
         ...
 
-    async def look(self, c: Containment, world: World) -> Seen:
-        """Read the tenant for one of them. Raises: ClientError."""
+    async def look(self, lever: str, batch: Sequence[Containment], world: World) -> list[Seen]:
+        """Read the tenant for each of them, in their order. Raises: ClientError."""
         ...
 
     async def give_up(self, c: Containment, why: str, world: World) -> None:
@@ -156,7 +159,7 @@ async def _until_done(intent: Intent, containment_id: str, world: World, within:
         if not intent.waits(c) or undecided or world.now() >= deadline:
             return c
         if step is not None:
-            await _watch_over(intent, c, step, world)
+            await _watch_over(intent, step, world)
         elif not LEVERS[intent.lever(c)].batched:
             if tried:  # throttled or not reached: no turn paces this one
                 await asyncio.sleep(_SINGLE_PAUSE)
@@ -173,10 +176,18 @@ def _until_next_look(world: World) -> float:
     return _WATCH * max(1.0, random.uniform(0.5, 1.5) * world.crowd.waiting / _WATCHERS)
 
 
-async def _watch_over(intent: Intent, c: Containment, step: Pull, world: World) -> None:
-    """Wait for another's request; look at the tenant when whoever sent it has died."""
-    if await world.heard.silent(step.attempt, world.store, world.now()):
-        await look_after([c], intent, world)
+async def _watch_over(intent: Intent, step: Pull, world: World) -> None:
+    """Wait for another's request; look at the tenant, for its whole batch, when whoever sent it has died."""
+    looking, silent = world.crowd.looking, await world.heard.silent(step.attempt, world.store, world.now())
+    if silent and step.attempt not in looking:
+        looking.add(step.attempt)
+        try:
+            waiting = await all_waiting(intent, world)
+            under_way = [(one, intent.step(one)) for one, _ in waiting]
+            batch = [one for one, its in under_way if its is not None and its.attempt == step.attempt]
+            await look_after(batch, intent, world)
+        finally:
+            looking.discard(step.attempt)
     await asyncio.sleep(_until_next_look(world))
 
 
@@ -245,8 +256,7 @@ async def recover(intent: Intent, world: World) -> list[ContainmentId]:
     waiting = await all_waiting(intent, world)
     under_way = [(c, step) for c, _ in waiting if (step := intent.step(c)) is not None]
     await sweep(world.store, world.now())
-    for c in await _abandoned(under_way, world):
-        await look_after([c], intent, world)
+    await look_after(await _abandoned(under_way, world), intent, world)
     fresh = [(c, etag) for c, etag in await all_waiting(intent, world) if intent.step(c) is None]
     for c, etag in fresh:
         if not LEVERS[intent.lever(c)].batched:
@@ -356,28 +366,59 @@ async def look_after(batch: Sequence[Containment], intent: Intent, world: World)
     is dead or ``SEND_AGAIN_AFTER`` has passed since we noticed: waits as before, so that the next turn sends it.
     Nothing to be learnt for ``STALE_AFTER``: a person looks.
     """
+    for lever, looked_at in _looks(intent, batch):
+        noticed = [_noticed(intent, c, world) for c in looked_at]
+        try:
+            seen = await intent.look(lever, looked_at, world)
+        except ClientError as error:
+            log.warning("could not look after an unknown outcome: %s", type(error).__name__)
+            for c, for_so_long in zip(looked_at, noticed, strict=True):
+                if for_so_long > STALE_AFTER:
+                    await intent.give_up(c, str(error), world)
+        else:
+            await _as_seen(intent, list(zip(looked_at, seen, noticed, strict=True)), world)
+
+
+def _looks(intent: Intent, batch: Sequence[Containment]) -> list[tuple[str, list[Containment]]]:
+    """Group what is looked at with one reading: a few cost a turn each, many are read as one list."""
+    by_lever: dict[str, list[Containment]] = {}
     for c in batch:
+        if intent.step(c) is not None:
+            by_lever.setdefault(intent.lever(c), []).append(c)
+    looks: list[tuple[str, list[Containment]]] = []
+    for lever, group in by_lever.items():
+        if LEVERS[lever].batched and len(group) >= _AS_A_LIST:
+            looks.append((lever, group))
+        else:
+            looks += [(lever, [c]) for c in group]
+    return looks
+
+
+def _noticed(intent: Intent, c: Containment, world: World) -> timedelta:
+    step = intent.step(c)
+    return world.heard.noticed_for(step.attempt if step else "", world.now())
+
+
+async def _as_seen(
+    intent: Intent, looked_at: Sequence[tuple[Containment, Seen, timedelta]], world: World
+) -> None:
+    done: dict[datetime, list[Containment]] = {}
+    never_arrived: list[Containment] = []
+    for c, seen, noticed in looked_at:
         step = intent.step(c)
         if step is None:
             continue
-        noticed = world.heard.noticed_for(step.attempt, world.now())
-        try:
-            seen = await intent.look(c, world)
-        except ClientError as error:
-            log.warning("could not look after an unknown outcome: %s", type(error).__name__)
-            if noticed > STALE_AFTER:
-                await intent.give_up(c, str(error), world)
-            continue
-        dead = step.outcome is PullOutcome.STARTED
         if seen is Seen.DONE:
-            await accept(
-                intent, [c], step.started_at, world, "found done when looking, after an unknown outcome"
-            )
+            done.setdefault(step.started_at, []).append(c)
         elif seen is Seen.PROCESSING:
             if noticed > STALE_AFTER:
                 await intent.give_up(c, "Entra is still processing", world)
-        elif dead or noticed > SEND_AGAIN_AFTER:
-            await _withdraw(intent, [c], world, "no sign of it in the tenant, so it did not arrive")
+        elif step.outcome is PullOutcome.STARTED or noticed > SEND_AGAIN_AFTER:
+            never_arrived.append(c)
+    for started_at, batch in done.items():
+        await accept(intent, batch, started_at, world, "found done when looking, after an unknown outcome")
+    if never_arrived:
+        await _withdraw(intent, never_arrived, world, "no sign of it in the tenant, so it did not arrive")
 
 
 # --- writing what became of it ------------------------------------------------------------------

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 KILL_SWITCH: Final = "killswitch"
 BRAKE: Final = "brake:automatic"
+BRAKE_TRIPPED: Final = "brake:tripped"
 POLICIES: Final = "policies"
 BRAKE_WINDOW: Final = timedelta(hours=1)
 

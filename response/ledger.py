@@ -91,6 +91,7 @@ class EntryKind(StrEnum):
     BRAKE_RELEASED = "brake_released"
     NOTIFIED = "notified"
     NOTIFICATION_DEAD = "notification_dead"
+    NOTIFICATION_RETRIED = "notification_retried"
     SIGNAL_RECEIVED = "signal_received"
     CLOSED = "closed"
     COMMENTED = "commented"

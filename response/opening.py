@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from clients.errors import ClientError
 from clients.stores import Conflict, Delete, Insert, Put, Record, Replace, Store, Write
 from clients.terms import ServicePrincipal, Unknown
-from response import gathering
+from response import gathering, notices
 from response.containment import (
     CONTAINED,
     Containment,
@@ -412,13 +412,13 @@ def _incident_write(finding: Finding, containment_id: str, before: Record | None
 
 def telling_note(containment: Containment, now: datetime) -> list[Write]:
     """
-    Note, in the commit that changes a containment, that its incidents have to be told.
+    Note, in the commit that changes a containment, that its incidents have to be told, and the webhook too.
 
-    Whoever tells takes the note away afterwards (``telling.py``), so that nobody is left untold by a crash.
+    Whoever tells takes the notes away afterwards (``telling.py``, ``notifying.py``), so that nobody is left untold by
+    a crash. At most two writes.
     """
-    if not containment.incidents:
-        return []
-    return [Put(f"untold:{containment.id}", {"at": now.isoformat(), "tries": 0})]
+    untold: list[Write] = [Put(f"untold:{containment.id}", {"at": now.isoformat(), "tries": 0})]
+    return [*(untold if containment.incidents else []), *notices.outbox(containment, now)]
 
 
 async def load(store: Store, containment_id: str) -> tuple[Containment, str]:

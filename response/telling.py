@@ -1,4 +1,4 @@
-"""Tell the people who watch the incident: one comment per incident and containment, rewritten as the state changes."""
+"""Tell the people who watch: one comment per incident and containment, rewritten as the state changes; the webhook."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from uuid import UUID, uuid5
 from clients.errors import ClientError, NotFound
 from clients.sentinel import COMMENT_LIMIT, IncidentArmId
 from clients.stores import Conflict, Delete, Insert, Put, Record, Replace, Write
-from response.containment import Containment, IncidentRef, State
+from response import notifying
+from response.containment import Approval, Containment, IncidentRef, PullOutcome, State
 from response.ledger import Draft, EntryKind, commit_with_entries
 from response.levers import LEVERS
+from response.notices import cover_unread, headline, moment, next_steps, span
 from response.opening import ACTOR, load
 
 if TYPE_CHECKING:
@@ -27,22 +29,8 @@ _LONGEST_PAUSE: Final = timedelta(hours=1)
 _GIVEN_UP_AFTER: Final = timedelta(days=7)
 _NAMESPACE: Final = UUID("6f1c1d0a-4b6e-5f6e-9d0c-3f1f6a3f7b51")
 
-_HEADLINES: Final = {
-    State.PROPOSED: "Observed only: the mode is observe, so nothing was touched",
-    State.AWAITING_APPROVAL: "Waiting for a person: nothing was touched yet",
-    State.CLAIMED: "About to be contained: the confirmation has not been accepted yet",
-    State.PULLED: "Confirmed compromised was accepted by Graph; whether it blocks is being checked",
-    State.CONFIRMED: "Risk reads high and an enabled policy covers it; no denied sign-in has been seen yet",
-    State.PROVEN: "Blocked: the principal asked for a token and was refused",
-    State.NOT_COVERED: "NOT blocked: risk reads high, and no enabled policy blocks this principal",
-    State.FAILED: "Containment FAILED",
-    State.VETOED: "Not contained: a guardrail refused",
-    State.REJECTED: "Not contained: a person rejected it",
-    State.EXPIRED: "Not contained: nobody decided in time",
-    State.HALF_OPEN: "Released on probation",
-    State.CLOSED: "Closed",
-}
 _TOUCHED: Final = frozenset({State.PULLED, State.CONFIRMED, State.PROVEN, State.NOT_COVERED, State.FAILED})
+_MOST_OWNERS: Final = 20
 
 
 def comment_id(incident_name: str, containment_id: str) -> str:
@@ -52,21 +40,52 @@ def comment_id(incident_name: str, containment_id: str) -> str:
 
 def compose(c: Containment) -> str:
     """
-    Write the comment: what was done, why, what was not checked, how to undo. At most 30,000 characters.
+    Write the comment: what was done and by whom, why, what was not checked, what to do next, how to undo.
 
-    Every value that came from a tenant is escaped; whole items are left out when space runs out.
+    Every value that came from a tenant is escaped; whole items are left out when space runs out, so what a person
+    has to do comes first. At most 30,000 characters.
     """
     name = f" ({_safe(c.principal_name)})" if c.principal_name else ""
-    done = [f"State: {c.state}. Mode: {c.mode}.", f"Breaker: {_safe(c.armed)}."]
-    if c.state is State.CONFIRMED and not c.armed_policies:
+    why = [
+        *map(_safe, c.reasons),
+        *(f"{_safe(f.rule_id or f.source)}: {_safe(f.reason)}" for f in c.findings),
+    ]
+    sections = [
+        ("What was done", _done(c)),
+        ("What to do next", list(map(_safe, next_steps(c)))),
+        ("Owners and sponsors", _owners(c)),
+        ("Decided by", list(map(_approval, c.approvals))),
+        ("Why", why),
+        ("Refused by", list(map(_safe, c.vetoes))),
+        ("Not checked", list(map(_safe, c.unchecked))),
+        ("Undo", _undo_so_far(c)),
+        ("How to undo", _how_to_undo(c)),
+    ]
+    head = (
+        f"<p><b>Agentbreaker: {headline(c)}</b></p>"
+        f"<p>Service principal {_safe(c.principal)}{name}, containment {_safe(c.id)}.</p>"
+    )
+    return _fitted(head, sections)
+
+
+def _done(c: Containment) -> list[str]:
+    done = [f"State: {c.state}. Mode: {_safe(c.mode)}. Lever: {_safe(c.lever or 'none')}."]
+    done.append(f"Breaker: {_safe(c.armed)}.")
+    if cover_unread(c):
         done.append(
             "Whether an enabled policy covers the principal could not be read: treat it as not blocked."
         )
+    done += [
+        f"Lever {_safe(pulled.lever)} took effect {moment(pulled.accepted_at)}"
+        + (f", taken back {moment(pulled.undone_at)}." if pulled.undone_at else ".")
+        for pulled in c.pulled_levers
+    ]
     if c.state in _TOUCHED and c.residual_until:
         done.append(
             "Graph tokens of clients that declare continuous access evaluation end within minutes; other tokens issued "
             f"before may work until {c.residual_until:%Y-%m-%d %H:%M} UTC."
         )
+    done += _times(c)
     if c.proof:
         policy = f" by policy {_safe(c.proof.policy_id)}" if c.proof.policy_id else ""
         done.append(
@@ -74,44 +93,77 @@ def compose(c: Containment) -> str:
         )
     if c.failure:
         done.append(f"Failure: {_safe(c.failure)}")
-    sections = [
-        ("What was done", done),
-        (
-            "Why",
-            [
-                *map(_safe, c.reasons),
-                *(f"{_safe(f.rule_id or f.source)}: {_safe(f.reason)}" for f in c.findings),
-            ],
-        ),
-        ("Refused by", list(map(_safe, c.vetoes))),
-        ("Not checked", list(map(_safe, c.unchecked))),
-        ("How to undo", _undo(c)),
-    ]
-    head = (
-        f"<p><b>Agentbreaker: {_headline(c)}</b></p>"
-        f"<p>Service principal {_safe(c.principal)}{name}, containment {_safe(c.id)}.</p>"
-    )
-    return _fitted(head, sections)
+    if c.undo_at:
+        done.append(f"This containment has an end: it takes itself back at {moment(c.undo_at)}.")
+    if c.state is State.HALF_OPEN and c.probation_until:
+        done.append(f"On probation until {moment(c.probation_until)}.")
+    return done
 
 
-def _headline(c: Containment) -> str:
-    if c.state is State.CONFIRMED and not c.armed_policies:
-        return "Risk reads high; whether a policy blocks it could not be read"
-    if c.state is State.AWAITING_APPROVAL and c.touched:
-        return (
-            "Waiting for a person: the principal is, or may be, confirmed compromised already; look in Entra"
+def _times(c: Containment) -> list[str]:
+    """Say how long it took, in what is known. Acceptance is no block, and is not called one."""
+    said = []
+    if c.began_at and c.contained_at:
+        said.append(
+            f"Time to contain: {span(c.contained_at - c.began_at)} from the first event to Graph's acceptance."
         )
-    return _HEADLINES[c.state]
+    if c.contained_at and c.proven_at:
+        said.append(f"Time to proof: {span(c.proven_at - c.contained_at)} more until a refusal was seen.")
+    return said
 
 
-def _undo(c: Containment) -> list[str]:
-    if c.lever not in LEVERS or not c.touched:
+def _owners(c: Containment) -> list[str]:
+    shown = list(map(_safe, c.owners[:_MOST_OWNERS]))
+    more = len(c.owners) - len(shown)
+    return [*shown, f"and {more} more"] if more > 0 else shown
+
+
+def _approval(one: Approval) -> str:
+    word = {"approve": "approved", "reject": "rejected"}.get(one.decision, "decided about")
+    return f"{_safe(one.by)} {word} {_safe(one.lever or 'the containment')} at {moment(one.at)}: {_safe(one.reason)}"
+
+
+def _undo_so_far(c: Containment) -> list[str]:
+    """Say how far a person's order to take the levers back has come, and what Microsoft itself had raised."""
+    undo = c.undo
+    if undo is None:
+        return []
+    said = [f"Ordered by {_safe(undo.requested_by)} at {moment(undo.requested_at)}: {_safe(undo.reason)}"]
+    said += [f"Before it: {_safe(line)}" for line in undo.before]
+    if undo.failure:
+        said.append(f"It failed: {_safe(undo.failure)}")
+    elif undo.done_at:
+        said.append(f"Done at {moment(undo.done_at)}.")
+    elif undo.step is not None and undo.step.outcome is PullOutcome.UNKNOWN:
+        said.append("Whether it took effect is not known yet; the tenant is read before it is sent again.")
+    else:
+        said.append("Under way." if undo.step is not None else "Waits for its turn.")
+    if undo.after:
+        said.append(f"After it: {_safe(undo.after)}")
+    return said
+
+
+def _how_to_undo(c: Containment) -> list[str]:
+    levers = [pulled.lever for pulled in c.pulled_levers if pulled.undone_at is None]
+    taken_back = c.undo is not None and c.undo.done_at is not None
+    if (c.pulled_levers and not levers) or taken_back:
+        return ["Nothing is left to undo: every lever was taken back."]
+    if not levers and c.touched:
+        levers = [c.lever]
+    known = [LEVERS[lever] for lever in levers if lever in LEVERS]
+    if not known:
         return ["Nothing to undo: nothing was touched."]
-    lever = LEVERS[c.lever]
-    return [
-        f"In Entra: ID Protection, Risky workload identities, Dismiss risk ({_safe(lever.undone_by)}).",
-        f"Beware: {_safe(lever.undo_warning)}.",
+    said = [
+        f"POST /api/containments/{_safe(c.id)}/undo with dismissAllRisk true takes back all of it, the last lever first."
     ]
+    for lever in known:
+        where = (
+            "or in Entra: ID Protection, Risky workload identities, Dismiss risk"
+            if lever.id == "confirm-compromised"
+            else _safe(lever.id)
+        )
+        said.append(f"{where} ({_safe(lever.undone_by)}). Beware: {_safe(lever.undo_warning)}.")
+    return said
 
 
 def _fitted(head: str, sections: list[tuple[str, list[str]]]) -> str:
@@ -139,11 +191,16 @@ def _safe(value: str) -> str:
 
 async def tell(containment_id: str, world: World) -> None:
     """
-    Write or rewrite the comment on every incident of a containment, unless it already says the same.
+    Write or rewrite the comment on every incident of a containment, unless it already says the same; then the webhook.
 
     The commit that changed the containment left a note ``untold:<id>`` (``opening.telling_note``); it is taken away
     once every incident is told. A comment that cannot be written keeps it, for ``retold``. Raises: StoreError.
     """
+    await _comment(containment_id, world)
+    await notifying.notify(containment_id, world)
+
+
+async def _comment(containment_id: str, world: World) -> None:
     note = await world.store.get(f"untold:{containment_id}")
     if note is None:
         return
@@ -163,11 +220,12 @@ async def retold(world: World) -> None:
         if world.now() - datetime.fromisoformat(note.body["at"]) >= _pause(int(note.body["tries"])):
             try:
                 await _forget_claims(containment_id, world)
-                await tell(containment_id, world)
+                await _comment(containment_id, world)
             except (KeyError, TypeError, ValueError) as error:
                 log.warning(
                     "a record to be told about is unreadable and left alone: %s", type(error).__name__
                 )
+    await notifying.notify_due(world)
 
 
 def _pause(failures: int) -> timedelta:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from clients.sentinel import SentinelClient
     from clients.stores import Store
     from clients.terms import ObjectId
+    from clients.webhook import WebhookClient
     from response.policy import ResponsePolicy
     from response.turns import Turns
 
@@ -61,6 +62,8 @@ class Crowd:
 
     arriving: int = 0
     waiting: int = 0
+    looking: set[str] = field(default_factory=set)
+    """Attempts of dead processes that a run of this one looks after at the moment."""
 
     @contextlib.contextmanager
     def arrives(self) -> Iterator[None]:
@@ -83,7 +86,7 @@ class Crowd:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Clients, store and policy of one process; ``now`` gives aware UTC."""
+    """Clients, store and policy of one process; ``now`` gives aware UTC. ``webhook`` None: nobody is told by one."""
 
     graph: GraphClient
     logs: LogsClient
@@ -98,6 +101,7 @@ class World:
     heard: Heard = field(default_factory=Heard)
     """What this process has noticed of requests that others have under way."""
     crowd: Crowd = field(default_factory=Crowd)
+    webhook: WebhookClient | None = None
     policies_gate: PoliciesGate = field(default_factory=PoliciesGate)
     background: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_IN_BACKGROUND))
     """To be held for a log query that can wait: whoever has no time finds one of the client's free."""

@@ -17,7 +17,8 @@ from aiohttp import web
 
 from simtenant import permissions
 from simtenant.entra import client_ip, client_user_agent
-from simtenant.graph import Call, GraphRefusedError, GraphService, Operation
+from simtenant.graph import GraphService
+from simtenant.graph_wire import Call, GraphRefusedError, Operation
 from simtenant.population import SITES, VAULTS, made_up_id
 from simtenant.tenant import Principal, Tenant
 from simtenant.tokens import Claims, InvalidTokenError

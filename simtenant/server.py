@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from aiohttp import web
 
-from simtenant import entra, faults, graph
+from simtenant import entra, faults, graph, graph_wire
 from simtenant.clock import iso
 from simtenant.faults import APP_ID, CHANGED, NAMED, TEMPLATE, Fault, FaultKind, SeenRequest
 from simtenant.tls import make_certificate
@@ -192,7 +192,7 @@ class TenantServer:
         return answer
 
     def _error(self, status: int, code: str, message: str) -> web.Response:
-        body = graph.error_body(
+        body = graph_wire.error_body(
             code, message, date=iso(self.tenant.clock.now()), request_id=self.tenant.new_id()
         )
         return web.json_response(body, status=status)

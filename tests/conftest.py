@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-for folder in ("response", "simtenant", "."):
+for folder in ("response", "simtenant", "detections", "safety", "."):
     sys.path.insert(0, str(HERE / folder))
 
 from desk_app import desk  # noqa: E402  # found by the path above

@@ -18,7 +18,13 @@ from simtenant.tenant import TenantSettings
 
 ANALYST = "bbbbbbbb-0000-4000-8000-000000000002"
 PLAYBOOK = "bbbbbbbb-0000-4000-8000-000000000003"
-ALL_ROLES = ("Incident.Submit", "Containment.Execute", "Containment.Approve", "Containment.Read")
+ALL_ROLES = (
+    "Incident.Submit",
+    "Signal.Submit",
+    "Containment.Execute",
+    "Containment.Approve",
+    "Containment.Read",
+)
 
 
 def identity(*roles: str, oid: str = ANALYST) -> dict[str, str]:

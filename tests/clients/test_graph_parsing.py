@@ -3,8 +3,10 @@ import json
 
 import pytest
 
-from clients import graph, policies
+from clients import policies
 from clients.errors import Malformed
+from clients.graph import calls, directory
+from clients.graph import risk as risks
 from clients.terms import Kind, RiskLevel, TenantId
 
 TENANT = TenantId("11111111-1111-4111-8111-111111111111")
@@ -15,7 +17,7 @@ ID = "7c9e6679-7425-4de4-944b-e07fc1f90ae7"
 
 def kind(**found):
     owner = found.pop("owner", TENANT)
-    return graph._kind(found, owner and TenantId(owner), TENANT)
+    return directory._kind(found, owner and TenantId(owner), TENANT)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_the_kind_of_identity_is_told_and_what_is_unclear_is_no_application(foun
 
 
 def test_risk_words_that_are_not_known_are_unknown_and_not_none():
-    risk = graph._risk({"id": ID, "riskLevel": "catastrophic", "riskState": "atRisk", "isProcessing": "no"})
+    risk = risks._risk({"id": ID, "riskLevel": "catastrophic", "riskState": "atRisk", "isProcessing": "no"})
 
     assert (risk.level, risk.state, risk.is_processing) == (None, "atRisk", None)
     assert not risk.confirmed
@@ -67,10 +69,10 @@ def test_risk_words_that_are_not_known_are_unknown_and_not_none():
 def test_high_risk_that_is_still_processing_is_not_confirmed():
     done = {"id": ID, "riskLevel": "high", "riskState": "confirmedCompromised", "isProcessing": False}
 
-    assert graph._risk(done).confirmed
-    assert not graph._risk(done | {"isProcessing": True}).confirmed
-    assert graph._risk(done).microsoft_says is None
-    assert graph._risk(done | {"riskState": "atRisk"}).microsoft_says is RiskLevel.HIGH
+    assert risks._risk(done).confirmed
+    assert not risks._risk(done | {"isProcessing": True}).confirmed
+    assert risks._risk(done).microsoft_says is None
+    assert risks._risk(done | {"riskState": "atRisk"}).microsoft_says is RiskLevel.HIGH
 
 
 def policy(**conditions):
@@ -124,7 +126,7 @@ def test_our_own_identity_is_read_from_our_token_and_nonsense_is_an_error():
         payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
         return f"x.{payload}.y"
 
-    assert graph._own_claims(token({"oid": ID.upper(), "roles": ["A"]})) == (ID, {"A"})
+    assert calls._own_claims(token({"oid": ID.upper(), "roles": ["A"]})) == (ID, {"A"})
     for text in ("", "x", "x.y.z", token({}), token({"oid": "me"}), token([])):
         with pytest.raises(Malformed):
-            graph._own_claims(text)
+            calls._own_claims(text)

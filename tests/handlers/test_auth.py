@@ -13,6 +13,12 @@ ROUTES = {
     "killswitch": "Containment.Approve",
     "readiness": "Containment.Read",
     "dormant": "Containment.Read",
+    "signals": "Signal.Submit",
+    "approval": "Containment.Approve",
+    "undo": "Containment.Execute",
+    "notifications": "Containment.Read",
+    "retry_notifications": "Containment.Execute",
+    "openapi": "Containment.Read",
 }
 
 
