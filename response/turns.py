@@ -23,6 +23,8 @@ KEY: Final = "slot:identity-protection"
 # A little over the documented second: clocks of two processes differ, and a refused try costs a turn too.
 INTERVAL: Final = timedelta(seconds=1.05)
 
+_RENEWED_EVERY: Final = 0.1  # seconds at least, however short an interval a measurement sets
+
 
 class Turns:
     """Gives out turns, one per ``INTERVAL``, over all processes on one store."""
@@ -38,12 +40,13 @@ class Turns:
         Raises: StoreError. Then no turn was taken, and nothing may be sent.
         """
         async with self._lock:  # one taker a process: the store decides only between processes
-            now = self._now()
             record = await self._store.get(KEY)
+            now = self._now()  # not before: reading takes time, and whoever holds the turn renews it meanwhile
             if record is not None:
                 wait = datetime.fromisoformat(record.body["free_at"]) - now
-                # A turn further ahead than one interval was written by a clock that ran wild: take it.
-                if timedelta(0) < wait <= INTERVAL:
+                # A turn further ahead than two intervals was written by a clock that ran wild: take it. Between one
+                # and two it may only be a little ahead of ours, and its holder is at work.
+                if timedelta(0) < wait <= 2 * INTERVAL:
                     return wait
             body = {"free_at": (now + INTERVAL).isoformat()}
             write = Insert(KEY, body) if record is None else Replace(KEY, body, record.etag)
@@ -90,7 +93,7 @@ class Turn:
     async def hold(self) -> None:
         """Keep it until the request goes out, or somebody else has taken the next one."""
         while not self._over:
-            await asyncio.sleep(INTERVAL.total_seconds() / 3)
+            await asyncio.sleep(max(INTERVAL.total_seconds() / 3, _RENEWED_EVERY))
             try:
                 await self._renew()
             except StoreError as error:  # then it may be lost, which ``sending`` finds out

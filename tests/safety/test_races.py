@@ -502,3 +502,37 @@ async def test_records_of_one_containment_never_go_back_in_time(app):
     )
 
     assert joined.containment.updated_at > opened.containment.updated_at
+
+
+async def test_findings_that_arrive_together_share_a_call(app):
+    agents = [app.estate.tenant.add_application(f"agent-{n}") for n in range(20)]
+    world = app.process.world
+    wide = replace(world, policy=replace(world.policy, automatic_per_hour=1000))
+
+    opened = await asyncio.gather(*(flow.respond(finding(app, agent), wide) for agent in agents))
+
+    assert {o.containment.state for o in opened} == {State.PULLED}
+    assert app.confirms(status=None) <= 3
+
+
+async def test_a_finding_alone_does_not_wait_for_others(app, monkeypatch):
+    monkeypatch.setattr(batches, "_GATHER_LOOK", 3600)
+
+    opened = await flow.respond(finding(app), app.process.world)
+
+    assert opened.containment.state is State.PULLED
+
+
+async def test_more_automatic_claims_at_once_than_races_are_lost_to_are_all_recorded(app):
+    agents = [app.estate.tenant.add_application(f"agent-{n}") for n in range(60)]
+    world = replace(
+        app.process.world, policy=replace(app.process.world.policy, automatic_per_hour=1000), batch_size=60
+    )
+    judged = [(finding(app, agent), *await flow.judge(finding(app, agent), world)) for agent in agents]
+
+    opened = await asyncio.gather(
+        *(open_or_join(f, decision, evidence, world, world.now()) for f, evidence, decision in judged)
+    )
+
+    assert {o.containment.state for o in opened} == {State.CLAIMED}
+    assert len((await world.store.get(gathering.BRAKE)).body["times"]) == 60
