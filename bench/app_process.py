@@ -146,7 +146,12 @@ class _App:
         return {"waiting": len(found)}
 
     async def hold(self, asked: Json) -> Json:
-        """From now on stop at the request of a batch, before it is sent or after it took effect, and say so."""
+        """
+        From now on stop at the request of a batch, before it is sent or after it took effect, and say so.
+
+        The batch is gathered for as long as it may be, as if one more run were always on its way.
+        """
+        self._process.world.crowd.arriving += 1
         name = "dismiss" if asked["undo"] else "confirm_compromised"
         real = getattr(self._process.world.graph, name)
 
