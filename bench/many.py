@@ -336,6 +336,11 @@ async def measure(size: Size, runs: int, quick: bool, take_over: bool) -> Json:
     over: list[Json] = []
     with tempfile.TemporaryDirectory(prefix="agentbreaker-storm-") as folder:
         async with Place(size, Path(folder)) as place:
+            if take_over:
+                for where in ("before", "after"):
+                    _say(f"take-over: killed {where} the request")
+                    over.append(await taken_over(place, where, size.principals // 2))
+                    await place.start()
             stormed = []
             for run in range(runs):
                 _say(f"storm {run + 1} of {runs}")
@@ -343,11 +348,6 @@ async def measure(size: Size, runs: int, quick: bool, take_over: bool) -> Json:
                 _say(json.dumps(stormed[-1]))
             _say("the naive way")
             plain = await naive(place, size.principals // _QUICK_SHARE if quick else size.principals)
-            if take_over:
-                for where in ("before", "after"):
-                    _say(f"take-over: killed {where} the request")
-                    over.append(await taken_over(place, where, size.principals // 2))
-                    await place.start()
     return _report(size, stormed, plain, over, quick, load)
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
 import logging
 import os
 import ssl
+import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -66,7 +68,19 @@ def warm() -> None:
     started = time.perf_counter()
     for name in _HEAVY:
         importlib.import_module(name)
+    _say_once_what_is_missing()
     log.debug("SDKs imported in %.2f s", time.perf_counter() - started)
+
+
+def _say_once_what_is_missing() -> None:
+    """
+    Let httpcore find at once that ``sniffio`` is not installed.
+
+    It tries that import at every request, and Python remembers no failed import, so each searches all folders: up to a
+    millisecond of processor time, of which a storm of incidents makes hundreds at once.
+    """
+    if "sniffio" not in sys.modules and importlib.util.find_spec("sniffio") is None:
+        sys.modules["sniffio"] = None  # type: ignore[assignment]  # documented: an import of it then fails at once
 
 
 async def build(settings: Settings) -> Process:
