@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bench import armed, backtest, corpus, first_incident, hot_path, ledger, rows_read, start, storm
+from bench import armed, backtest, corpus, first_incident, hot_path, ledger, many, rows_read, start, storm
 from bench.app import NOT_FOR_THE_APP
 from detections.catalog import load
 
@@ -74,6 +74,8 @@ NOTES: Final = {
 
 def main() -> int:
     """Measure, print, and write the file that was asked for."""
+    if sys.argv[1:2] == ["storm"]:
+        return many.main(sys.argv[2:])
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Measure; one JSON object on stdout."
     )

@@ -61,6 +61,12 @@ class AppProcess:
             process.kill()
             await process.wait()
 
+    async def kill(self) -> None:
+        """End it as a crash does (SIGKILL)."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
     async def ask(self, what: str, **fields: Any) -> Json:
         """Let the app do one thing and give what it answers."""
         process = self._process

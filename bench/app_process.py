@@ -23,17 +23,22 @@ from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+
+from clients.errors import Throttled
 from clients.stores import Put
+from clients.terms import object_id
 from handlers import edge
 from handlers.http import Request
 from handlers.process import build, warm
-from response import gathering, turns
+from response import flow, gathering, turns
 from settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from bench.figures import Json
+    from clients.terms import ObjectId
     from handlers.process import Process
 
 _STEPS: Final = (
@@ -82,6 +87,82 @@ class _App:
         began = time.time()
         status, answer = await self._call("incidents", {}, body, headers)
         return {"began": began, "status": status, "answer": answer, "steps": list(self._steps)}
+
+    async def incidents(self, asked: Json) -> Json:
+        """Handle many incident bodies at once. Gives when they were entered and what became of each principal."""
+        headers = _easy_auth("Incident.Submit")
+        bodies = [json.dumps(body).encode() for body in asked["bodies"]]
+        began = time.time()
+        answers = await asyncio.gather(*(self._call("incidents", {}, body, headers) for body in bodies))
+        became = [
+            {"status": status, **{name: result[name] for name in ("principalId", "containmentId", "state")}}
+            for status, answer in answers
+            for result in answer.get("results") or [{"principalId": "", "containmentId": "", "state": ""}]
+        ]
+        return {"began": began, "ended": time.time(), "became": became}
+
+    async def undos(self, asked: Json) -> Json:
+        """Take many containments back at once, beyond the handler: what it reads first costs paced calls for each."""
+        began = time.time()
+        undone = await asyncio.gather(
+            *(flow.undo(one, "bench", "measured", (), self._process.world) for one in asked["containments"])
+        )
+        became = [{"principalId": c.principal, "containmentId": c.id, "state": c.state} for c in undone]
+        return {"began": began, "ended": time.time(), "became": became}
+
+    async def naive(self, asked: Json) -> Json:
+        """
+        Confirm, or dismiss, each principal with a call of its own, all at once, as if there were no group commit.
+
+        The same client and connections. What is throttled is tried again with exponential backoff and jitter, as
+        Graph asks where it names no Retry-After, until it is accepted.
+        """
+        graph = self._process.world.graph
+        send = graph.dismiss if asked["undo"] else graph.confirm_compromised
+        began = time.time()
+
+        async def one(principal: ObjectId) -> None:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(Throttled),
+                wait=wait_random_exponential(multiplier=1, min=1, max=10),
+                reraise=True,
+            ):
+                with attempt:
+                    await send([principal])
+
+        await asyncio.gather(*(one(object_id(principal)) for principal in asked["principals"]))
+        return {"began": began, "ended": time.time()}
+
+    async def settle(self, _asked: Json) -> Json:
+        """Run what the ``settle`` timer runs, once."""
+        began = time.time()
+        await flow.settle(self._process.world)
+        return {"began": began, "ended": time.time()}
+
+    async def waiting(self, _asked: Json) -> Json:
+        """Count what is claimed, or being taken back, and not done."""
+        store = self._process.world.store
+        found = [*await store.scan("claimed:"), *await store.scan("undoing:")]
+        return {"waiting": len(found)}
+
+    async def hold(self, asked: Json) -> Json:
+        """
+        From now on stop at the request of a batch, before it is sent or after it took effect, and say so.
+
+        The batch is gathered for as long as it may be, as if one more run were always on its way.
+        """
+        self._process.world.crowd.arriving += 1
+        name = "dismiss" if asked["undo"] else "confirm_compromised"
+        real = getattr(self._process.world.graph, name)
+
+        async def held(principals: list[ObjectId]) -> None:
+            if asked["where"] == "after":
+                await real(principals)
+            print(json.dumps({"held": asked["where"], "principals": list(principals)}), flush=True)
+            await asyncio.Event().wait()
+
+        setattr(self._process.world.graph, name, held)
+        return {}
 
     async def orders(self, asked: Json) -> Json:
         """Handle one order a principal, all at once. Gives when they were entered and what became of each."""

@@ -29,22 +29,26 @@ def open_estate(directory: Path, *, identity_protection_per_second: float) -> Es
     return Estate(directory, settings=settings, history=False)
 
 
-def environment(estate: Estate, directory: Path) -> dict[str, str]:
+def environment(estate: Estate, directory: Path, **changes: str) -> dict[str, str]:
     """
-    Give the app's settings, with its store in ``directory``.
+    Give the app's settings, with its store in ``directory``; ``changes`` without their prefix.
 
     The timers sleep: a ``settle`` that happens to run would share the tenant's second with what is measured.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    return estate.app_environment(
-        STORE=f"sqlite:///{directory / 'agentbreaker.db'}",
-        AUTOMATIC_PER_HOUR=AUTOMATIC_PER_HOUR,
-        SWEEP_FAST_SCHEDULE="0 0 0 1 1 *",
-        SWEEP_SCHEDULE="0 0 0 1 1 *",
-        SWEEP_BASELINE_SCHEDULE="0 0 0 1 1 *",
-        SWEEP_DORMANT_SCHEDULE="0 0 0 1 1 *",
-        SETTLE_SCHEDULE="0 0 0 1 1 *",
-    )
+    values = {
+        "STORE": f"sqlite:///{directory / 'agentbreaker.db'}",
+        "AUTOMATIC_PER_HOUR": AUTOMATIC_PER_HOUR,
+        "AUTOMATIC_PER_DAY": "10000",
+        "AUTOMATIC_PER_OWNER": "1000",
+        "AUTOMATIC_SHARE_PERCENT": "100",
+        "SWEEP_FAST_SCHEDULE": "0 0 0 1 1 *",
+        "SWEEP_SCHEDULE": "0 0 0 1 1 *",
+        "SWEEP_BASELINE_SCHEDULE": "0 0 0 1 1 *",
+        "SWEEP_DORMANT_SCHEDULE": "0 0 0 1 1 *",
+        "SETTLE_SCHEDULE": "0 0 0 1 1 *",
+    }
+    return estate.app_environment(**(values | changes))
 
 
 class Agents:

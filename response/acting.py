@@ -51,6 +51,7 @@ class _Risk:
     confirm: Callable[[GraphClient, Sequence[ObjectId]], Awaitable[datetime]]
     dismiss: Callable[[GraphClient, Sequence[ObjectId]], Awaitable[datetime]]
     read: Callable[[GraphClient, ObjectId], Awaitable[Risk | None]]
+    read_all: Callable[[GraphClient], Awaitable[dict[ObjectId, Risk]]]
 
     async def pull(self, batch: Sequence[Containment], world: World) -> datetime:
         return await self.confirm(world.graph, [c.principal for c in batch])
@@ -59,16 +60,30 @@ class _Risk:
         return await self.dismiss(world.graph, [c.principal for c in batch])
 
     async def pulled(self, c: Containment, world: World) -> Seen:
-        risk = await self.read(world.graph, c.principal)
-        if risk is not None and risk.state == "confirmedCompromised":
-            return Seen.DONE
-        return Seen.PROCESSING if risk is not None and risk.is_processing else Seen.NO_SIGN
+        return _confirmed(await self.read(world.graph, c.principal))
 
     async def undone(self, c: Containment, world: World) -> Seen:
-        risk = await self.read(world.graph, c.principal)
-        if risk is None or risk.state in ("dismissed", "none"):
-            return Seen.DONE
-        return Seen.PROCESSING if risk.is_processing else Seen.NO_SIGN
+        return _dismissed(await self.read(world.graph, c.principal))
+
+    async def pulled_all(self, batch: Sequence[Containment], world: World) -> list[Seen]:
+        found = await self.read_all(world.graph)
+        return [_confirmed(found.get(c.principal)) for c in batch]
+
+    async def undone_all(self, batch: Sequence[Containment], world: World) -> list[Seen]:
+        found = await self.read_all(world.graph)
+        return [_dismissed(found.get(c.principal)) for c in batch]
+
+
+def _confirmed(risk: Risk | None) -> Seen:
+    if risk is not None and risk.state == "confirmedCompromised":
+        return Seen.DONE
+    return Seen.PROCESSING if risk is not None and risk.is_processing else Seen.NO_SIGN
+
+
+def _dismissed(risk: Risk | None) -> Seen:
+    if risk is None or risk.state in ("dismissed", "none"):
+        return Seen.DONE
+    return Seen.PROCESSING if risk.is_processing else Seen.NO_SIGN
 
 
 class _Disable:
@@ -161,11 +176,13 @@ _RISK: Final = _Risk(
     lambda graph, ids: graph.confirm_compromised(ids),
     lambda graph, ids: graph.dismiss(ids),
     lambda graph, principal: graph.risk(principal),
+    lambda graph: graph.risks(),
 )
 _AGENT_RISK: Final = _Risk(
     lambda graph, ids: graph.confirm_agents_compromised(ids),
     lambda graph, ids: graph.dismiss_agents(ids),
     lambda graph, principal: graph.agent_risk(principal),
+    lambda graph: graph.agent_risks(),
 )
 ACTIONS: Final[dict[str, _Risk | _Disable | _Removal]] = {
     CONFIRM_COMPROMISED.id: _RISK,
@@ -203,3 +220,19 @@ async def prepare(lever: str, batch: Sequence[Containment], world: World) -> Non
                 await removal.prepare(c, world)
         case _:
             return
+
+
+async def pulled(lever: str, batch: Sequence[Containment], world: World) -> list[Seen]:
+    """Look whether a lever took effect on each. Many risks are read as one list. Raises: ClientError."""
+    action = ACTIONS[lever]
+    if isinstance(action, _Risk) and len(batch) > 1:
+        return await action.pulled_all(batch, world)
+    return [await action.pulled(c, world) for c in batch]
+
+
+async def undone(lever: str, batch: Sequence[Containment], world: World) -> list[Seen]:
+    """Look whether taking a lever back took effect on each. As ``pulled``."""
+    action = ACTIONS[lever]
+    if isinstance(action, _Risk) and len(batch) > 1:
+        return await action.undone_all(batch, world)
+    return [await action.undone(c, world) for c in batch]

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -27,6 +29,7 @@ from response.opening import ACTOR, load, load_readable, telling_note
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from response.turns import Turn
     from response.world import World
 
 log = logging.getLogger("agentbreaker.batches")
@@ -35,9 +38,17 @@ log = logging.getLogger("agentbreaker.batches")
 SEND_AGAIN_AFTER: Final = timedelta(seconds=60)
 # Nothing has been learnt about a request for so long that a person looks.
 STALE_AFTER: Final = timedelta(minutes=30)
+_AS_A_LIST: Final = (
+    3  # so many risks or more are read as one list; a page is a turn, and so is each single reading
+)
 _AT_ONCE: Final = 8  # records changed in one commit; a store takes 100 writes, we make up to eleven a record
 _SINGLE_PAUSE: Final = 1.0  # seconds between tries of a request that takes no turn
 _WATCH: Final = 0.1  # seconds between looks at our own record; the store is ours, its reads cost no quota
+_WATCHERS: Final = 10  # so many of a process look every _WATCH; of more each looks less often
+# How long whoever has the turn waits for others who are about to join; a call with one of them now would cost all
+# the others another turn. Nobody else on the way, no wait.
+_GATHER_WITHIN: Final = 2.0  # seconds
+_GATHER_LOOK: Final = 0.15  # seconds between looks at whether more came
 
 Waiting = tuple[Containment, str]
 """A record and its etag."""
@@ -116,8 +127,8 @@ class Intent(Protocol):
         """Send it for all at once; give when it was accepted. Raises: ClientError."""
         ...
 
-    async def look(self, c: Containment, world: World) -> Seen:
-        """Read the tenant for one of them. Raises: ClientError."""
+    async def look(self, lever: str, batch: Sequence[Containment], world: World) -> list[Seen]:
+        """Read the tenant for each of them, in their order. Raises: ClientError."""
         ...
 
     async def give_up(self, c: Containment, why: str, world: World) -> None:
@@ -135,6 +146,11 @@ async def until_done(intent: Intent, containment_id: str, world: World, within: 
     Returns the record, still waiting when ``within`` has passed or the outcome is not known yet: the ``settle``
     timer goes on with it. Raises: StoreError (then nothing was sent that is not recorded).
     """
+    with world.crowd.waits():
+        return await _until_done(intent, containment_id, world, within)
+
+
+async def _until_done(intent: Intent, containment_id: str, world: World, within: timedelta) -> Containment:
     deadline, tried = world.now() + within, False
     while True:
         c, etag = await load(world.store, containment_id)
@@ -143,44 +159,80 @@ async def until_done(intent: Intent, containment_id: str, world: World, within: 
         if not intent.waits(c) or undecided or world.now() >= deadline:
             return c
         if step is not None:
-            await _watch_over(intent, c, step, world)
+            await _watch_over(intent, step, world)
         elif not LEVERS[intent.lever(c)].batched:
             if tried:  # throttled or not reached: no turn paces this one
                 await asyncio.sleep(_SINGLE_PAUSE)
             tried = True
-            await _send_allowed(intent, [(c, etag)], world)
+            await _send_alone(intent, (c, etag), world)
         elif (wait := await world.turns.try_take()) is None:
             await send_waiting(intent, world)
         else:
-            await asyncio.sleep(min(wait.total_seconds(), _WATCH))
+            await asyncio.sleep(min(wait.total_seconds(), _until_next_look(world)))
 
 
-async def _watch_over(intent: Intent, c: Containment, step: Pull, world: World) -> None:
-    """Wait for another's request; look at the tenant when whoever sent it has died."""
-    if await world.heard.silent(step.attempt, world.store, world.now()):
-        await look_after([c], intent, world)
-    await asyncio.sleep(_WATCH)
+def _until_next_look(world: World) -> float:
+    """Seconds; so that a hundred who wait do not take the processor from those who send."""
+    return _WATCH * max(1.0, random.uniform(0.5, 1.5) * world.crowd.waiting / _WATCHERS)
+
+
+async def _watch_over(intent: Intent, step: Pull, world: World) -> None:
+    """Wait for another's request; look at the tenant, for its whole batch, when whoever sent it has died."""
+    looking, silent = world.crowd.looking, await world.heard.silent(step.attempt, world.store, world.now())
+    if silent and step.attempt not in looking:
+        looking.add(step.attempt)
+        try:
+            waiting = await all_waiting(intent, world)
+            under_way = [(one, intent.step(one)) for one, _ in waiting]
+            batch = [one for one, its in under_way if its is not None and its.attempt == step.attempt]
+            await look_after(batch, intent, world)
+        finally:
+            looking.discard(step.attempt)
+    await asyncio.sleep(_until_next_look(world))
 
 
 async def send_waiting(intent: Intent, world: World) -> None:
     """Send one batch of what waits for the turn, which the caller has taken. Raises: StoreError."""
-    waiting = await all_waiting(intent, world)
-    await _send_allowed(
-        intent,
-        [(c, etag) for c, etag in waiting if intent.step(c) is None and LEVERS[intent.lever(c)].batched],
-        world,
-    )
+    async with world.turns.held() as turn:
+        waiting = await _gathered(intent, world)
+        fresh = [
+            (c, etag) for c, etag in waiting if intent.step(c) is None and LEVERS[intent.lever(c)].batched
+        ]
+        if started := await _start_allowed(intent, fresh, world):
+            await _send(intent, started, world, turn)
 
 
-async def _send_allowed(intent: Intent, fresh: list[Waiting], world: World) -> None:
+async def _send_alone(intent: Intent, fresh: Waiting, world: World) -> None:
+    """Send what takes no turn because its lever carries one principal a request. Raises: StoreError."""
+    if started := await _start_allowed(intent, [fresh], world):
+        await _send(intent, started, world, None)
+
+
+async def _start_allowed(intent: Intent, fresh: list[Waiting], world: World) -> list[Containment]:
     allowed = await intent.allowed(fresh, world) if fresh else []
     if not allowed:
-        return
+        return []
     lever = intent.lever(allowed[0][0])  # of what has waited longest; other levers have the next turn
     chosen = [(c, etag) for c, etag in allowed if intent.lever(c) == lever]
-    started = await _start(intent, chosen[: world.batch_size], world)
-    if started:
-        await _send(intent, started, world)
+    return await _start(intent, chosen[: world.batch_size], world)
+
+
+async def _gathered(intent: Intent, world: World) -> list[Waiting]:
+    """
+    Load what waits, after giving those who are just arriving a moment to join.
+
+    Who else arrives is known of this process; of others it shows by the list growing.
+    """
+    waiting = await all_waiting(intent, world)
+    seen = len(waiting)
+    room = seen + world.batch_size - sum(intent.step(c) is None for c, _ in waiting)
+    until = time.monotonic() + _GATHER_WITHIN
+    growing = seen > 1
+    while (growing or world.crowd.arriving) and seen < room and time.monotonic() < until:
+        await asyncio.sleep(_GATHER_LOOK)
+        now = len(await world.store.scan(intent.index))
+        growing, seen = now > seen, now
+    return waiting if seen == len(waiting) else await all_waiting(intent, world)
 
 
 async def all_waiting(intent: Intent, world: World) -> list[Waiting]:
@@ -204,12 +256,11 @@ async def recover(intent: Intent, world: World) -> list[ContainmentId]:
     waiting = await all_waiting(intent, world)
     under_way = [(c, step) for c, _ in waiting if (step := intent.step(c)) is not None]
     await sweep(world.store, world.now())
-    for c in await _abandoned(under_way, world):
-        await look_after([c], intent, world)
+    await look_after(await _abandoned(under_way, world), intent, world)
     fresh = [(c, etag) for c, etag in await all_waiting(intent, world) if intent.step(c) is None]
     for c, etag in fresh:
         if not LEVERS[intent.lever(c)].batched:
-            await _send_allowed(intent, [(c, etag)], world)
+            await _send_alone(intent, (c, etag), world)
     if any(LEVERS[intent.lever(c)].batched for c, _ in fresh):
         await world.turns.take()
         await send_waiting(intent, world)
@@ -254,21 +305,21 @@ async def _start(intent: Intent, fresh: Sequence[Waiting], world: World) -> list
     return started
 
 
-async def _send(intent: Intent, batch: Sequence[Containment], world: World) -> None:
-    """Send one request for the batch and write what became of it. Raises: StoreError."""
+async def _send(intent: Intent, batch: Sequence[Containment], world: World, turn: Turn | None) -> None:
+    """Send one request for the batch, in the turn, and write what became of it. Raises: StoreError."""
     step = intent.step(batch[0])
     async with alive(step.attempt if step else "", world.store, world.now):
-        await _send_alive(intent, batch, world)
+        await _send_alive(intent, batch, world, turn)
 
 
-async def _send_alive(intent: Intent, batch: Sequence[Containment], world: World) -> None:
+async def _send_alive(intent: Intent, batch: Sequence[Containment], world: World, turn: Turn | None) -> None:
     lever = intent.lever(batch[0])
     if await intent.stopped(batch, world):  # read afresh: starting the batch may have taken long
         return
     try:
         await intent.prepare(lever, batch, world)
-        if LEVERS[lever].batched:
-            await world.turns.sending()
+        if turn is not None:
+            await turn.sending()
         accepted = await intent.send(lever, batch, world)
     except (BadRequest, NotFound) as error:
         await _halve(intent, batch, error, world)
@@ -295,10 +346,11 @@ async def _halve(intent: Intent, batch: Sequence[Containment], error: ClientErro
     middle = len(batch) // 2
     for half in (batch[:middle], batch[middle:]):
         await world.turns.take()
-        current = [pair for c in half if (pair := await _still_ours(intent, c, world)) is not None]
-        started = await _start(intent, await intent.allowed(current, world), world)
-        if started:
-            await _send(intent, started, world)
+        async with world.turns.held() as turn:
+            current = [pair for c in half if (pair := await _still_ours(intent, c, world)) is not None]
+            started = await _start(intent, await intent.allowed(current, world), world)
+            if started:
+                await _send(intent, started, world, turn)
 
 
 async def _still_ours(intent: Intent, before: Containment, world: World) -> Waiting | None:
@@ -314,28 +366,59 @@ async def look_after(batch: Sequence[Containment], intent: Intent, world: World)
     is dead or ``SEND_AGAIN_AFTER`` has passed since we noticed: waits as before, so that the next turn sends it.
     Nothing to be learnt for ``STALE_AFTER``: a person looks.
     """
+    for lever, looked_at in _looks(intent, batch):
+        noticed = [_noticed(intent, c, world) for c in looked_at]
+        try:
+            seen = await intent.look(lever, looked_at, world)
+        except ClientError as error:
+            log.warning("could not look after an unknown outcome: %s", type(error).__name__)
+            for c, for_so_long in zip(looked_at, noticed, strict=True):
+                if for_so_long > STALE_AFTER:
+                    await intent.give_up(c, str(error), world)
+        else:
+            await _as_seen(intent, list(zip(looked_at, seen, noticed, strict=True)), world)
+
+
+def _looks(intent: Intent, batch: Sequence[Containment]) -> list[tuple[str, list[Containment]]]:
+    """Group what is looked at with one reading: a few cost a turn each, many are read as one list."""
+    by_lever: dict[str, list[Containment]] = {}
     for c in batch:
+        if intent.step(c) is not None:
+            by_lever.setdefault(intent.lever(c), []).append(c)
+    looks: list[tuple[str, list[Containment]]] = []
+    for lever, group in by_lever.items():
+        if LEVERS[lever].batched and len(group) >= _AS_A_LIST:
+            looks.append((lever, group))
+        else:
+            looks += [(lever, [c]) for c in group]
+    return looks
+
+
+def _noticed(intent: Intent, c: Containment, world: World) -> timedelta:
+    step = intent.step(c)
+    return world.heard.noticed_for(step.attempt if step else "", world.now())
+
+
+async def _as_seen(
+    intent: Intent, looked_at: Sequence[tuple[Containment, Seen, timedelta]], world: World
+) -> None:
+    done: dict[datetime, list[Containment]] = {}
+    never_arrived: list[Containment] = []
+    for c, seen, noticed in looked_at:
         step = intent.step(c)
         if step is None:
             continue
-        noticed = world.heard.noticed_for(step.attempt, world.now())
-        try:
-            seen = await intent.look(c, world)
-        except ClientError as error:
-            log.warning("could not look after an unknown outcome: %s", type(error).__name__)
-            if noticed > STALE_AFTER:
-                await intent.give_up(c, str(error), world)
-            continue
-        dead = step.outcome is PullOutcome.STARTED
         if seen is Seen.DONE:
-            await accept(
-                intent, [c], step.started_at, world, "found done when looking, after an unknown outcome"
-            )
+            done.setdefault(step.started_at, []).append(c)
         elif seen is Seen.PROCESSING:
             if noticed > STALE_AFTER:
                 await intent.give_up(c, "Entra is still processing", world)
-        elif dead or noticed > SEND_AGAIN_AFTER:
-            await _withdraw(intent, [c], world, "no sign of it in the tenant, so it did not arrive")
+        elif step.outcome is PullOutcome.STARTED or noticed > SEND_AGAIN_AFTER:
+            never_arrived.append(c)
+    for started_at, batch in done.items():
+        await accept(intent, batch, started_at, world, "found done when looking, after an unknown outcome")
+    if never_arrived:
+        await _withdraw(intent, never_arrived, world, "no sign of it in the tenant, so it did not arrive")
 
 
 # --- writing what became of it ------------------------------------------------------------------

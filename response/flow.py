@@ -54,7 +54,8 @@ async def respond(finding: Finding, world: World) -> Opened:
     Raises: StoreError. Then nothing was pulled that is not recorded, and the finding can be sent again.
     """
     while True:
-        evidence, decision = await judge(finding, world)
+        with world.crowd.arrives():
+            evidence, decision = await judge(finding, world)
         if isinstance(evidence.principal, NoSuchPrincipal) and finding.source is not Source.RULE:
             # Perhaps it is not there yet: nothing is recorded, so that a redelivery is judged afresh.
             return Opened(None, decision)
@@ -95,7 +96,8 @@ async def act(
 
     Raises: as ``respond``.
     """
-    opened = await open_or_join(finding, decision, evidence, world, world.now(), ends_at=ends_at)
+    with world.crowd.arrives():
+        opened = await open_or_join(finding, decision, evidence, world, world.now(), ends_at=ends_at)
     containment = opened.containment
     if containment is not None and containment.state is State.CLAIMED:
         containment = await pulling.pull_until_done(containment.id, world, PULL_WITHIN)
@@ -142,6 +144,8 @@ async def settle(world: World) -> list[Containment]:
     expired = await approving.expire(world)
     recovered = [*await pulling.recover(world), *await undoing.recover(world)]
     changed = [*expired, *await verification.verify_pending(world), *await undoing.go_on(world)]
+    if any(c.state is State.CLAIMED for c in changed):  # the next lever, or what nobody decided in time
+        recovered += await pulling.recover(world)
     for containment_id in dict.fromkeys((*recovered, *(c.id for c in changed))):
         await telling.tell(containment_id, world)
     await telling.retold(world)

@@ -143,8 +143,8 @@ class _PullIntent:
     async def send(self, lever: str, batch: Sequence[Containment], world: World) -> datetime:
         return await acting.ACTIONS[lever].pull(batch, world)
 
-    async def look(self, c: Containment, world: World) -> Seen:
-        return await acting.ACTIONS[c.lever].pulled(c, world)
+    async def look(self, lever: str, batch: Sequence[Containment], world: World) -> list[Seen]:
+        return await acting.pulled(lever, batch, world)
 
     async def give_up(self, c: Containment, why: str, world: World) -> None:
         await self._park([c], f"{_NOT_KNOWN}: {why}", world)

@@ -45,7 +45,8 @@ async def undo(
     ``before`` is what was read and shown to whoever ordered it (``seen_before``). A second order joins the first.
     Raises: CannotUndo; KeyError (no such containment); StoreError.
     """
-    await _order(containment_id, by, reason, before, world)
+    with world.crowd.arrives():
+        await _order(containment_id, by, reason, before, world)
     return await batches.until_done(UNDO, containment_id, world, within)
 
 
@@ -210,8 +211,8 @@ class _UndoIntent:
     async def send(self, lever: str, batch: Sequence[Containment], world: World) -> datetime:
         return await acting.ACTIONS[lever].undo(batch, world)
 
-    async def look(self, c: Containment, world: World) -> Seen:
-        return await acting.ACTIONS[self.lever(c)].undone(c, world)
+    async def look(self, lever: str, batch: Sequence[Containment], world: World) -> list[Seen]:
+        return await acting.undone(lever, batch, world)
 
     async def give_up(self, c: Containment, why: str, world: World) -> None:
         said = f"whether it took effect is not known; look at the principal in Entra: {why}"

@@ -138,8 +138,9 @@ async def verify_pending(world: World) -> list[Containment]:
         after = judged(before, seen, world.now())
         if after.state is State.CONFIRMED and before.state is not State.CONFIRMED:
             after = await _with_residual(after, seen.policies, world)
-        if after is not before and await _write(after, etag, world):
-            changed.append(after)
+        written = await _write(after, etag, world) if after is not before else None
+        if written is not None:
+            changed.append(written)
     return changed
 
 
@@ -477,8 +478,12 @@ _KINDS: Final = {
 }
 
 
-async def _write(after: Containment, etag: str, world: World) -> bool:
-    """Commit a changed record; False when a finding joined meanwhile: the next settle judges the newer record."""
+async def _write(after: Containment, etag: str, world: World) -> Containment | None:
+    """
+    Commit a changed record, with what follows a failure; give it as it is then.
+
+    None when a finding joined meanwhile: the next settle judges the newer record.
+    """
     further = with_next_lever(after, world.policy, world.now())
 
     async def build() -> tuple[list[Write], list[Draft]]:
@@ -499,8 +504,8 @@ async def _write(after: Containment, etag: str, world: World) -> bool:
         await commit_with_entries(world.store, build)
     except Conflict:
         log.debug("a containment changed while it was verified")
-        return False
-    return True
+        return None
+    return further
 
 
 def _draft(c: Containment) -> Draft:

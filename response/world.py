@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from response.alive import Heard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import datetime, timedelta
 
     from clients.audit import AuditClient
@@ -51,6 +52,39 @@ class PoliciesGate:
             raise self._failed[1]
 
 
+@dataclass(slots=True)
+class Crowd:
+    """
+    How many runs of this process are on their way to a batch, and how many wait for one.
+
+    Whoever gathers a batch waits a moment for those on their way (``batches.py``); the more wait, the less often
+    each looks. A wrong number costs time and nothing else.
+    """
+
+    arriving: int = 0
+    waiting: int = 0
+    looking: set[str] = field(default_factory=set)
+    """Attempts of dead processes that a run of this one looks after at the moment."""
+
+    @contextlib.contextmanager
+    def arrives(self) -> Iterator[None]:
+        """Count a run as on its way for as long as the block runs."""
+        self.arriving += 1
+        try:
+            yield
+        finally:
+            self.arriving -= 1
+
+    @contextlib.contextmanager
+    def waits(self) -> Iterator[None]:
+        """Count a run as waiting for as long as the block runs."""
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """Clients, store and policy of one process; ``now`` gives aware UTC. ``webhook`` None: nobody is told by one."""
@@ -67,6 +101,7 @@ class World:
     now: Callable[[], datetime]
     heard: Heard = field(default_factory=Heard)
     """What this process has noticed of requests that others have under way."""
+    crowd: Crowd = field(default_factory=Crowd)
     webhook: WebhookClient | None = None
     policies_gate: PoliciesGate = field(default_factory=PoliciesGate)
     background: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_IN_BACKGROUND))

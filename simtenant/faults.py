@@ -28,6 +28,10 @@ TEMPLATE: Final = web.RequestKey("template", str)
 """A service writes here what a request is, with ids replaced by names; used for counting."""
 APP_ID: Final = web.RequestKey("app_id", str)
 """A service writes here whose token a request carried."""
+NAMED: Final = web.RequestKey("named", tuple)
+"""Graph writes here which ids an action on risk was asked about, refused ones included."""
+CHANGED: Final = web.RequestKey("changed", tuple)
+"""Graph writes here on which ids such an action took effect."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -260,6 +264,8 @@ class SeenRequest:
     ``template`` is the path with ids replaced by names in braces, so that
     requests can be counted by what they do. ``app_id`` is the caller's, where
     a token said it. ``status`` is 0 where the connection was dropped.
+    ``named`` are the ids in the body of an action on risk, whatever became of
+    it, ``changed`` those it took effect on, also when no answer arrived.
     """
 
     at: datetime
@@ -269,6 +275,8 @@ class SeenRequest:
     status: int
     app_id: str | None
     seconds: float
+    named: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
 
 
 class RequestLog:

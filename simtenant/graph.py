@@ -16,13 +16,13 @@ import re
 import time
 import uuid
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
 from simtenant import conditional_access, permissions
 from simtenant.clock import iso
-from simtenant.faults import APP_ID, TEMPLATE
+from simtenant.faults import APP_ID, CHANGED, NAMED, TEMPLATE
 from simtenant.graph_base import Audited
 from simtenant.graph_batch import Batches
 from simtenant.graph_holdings import Holdings
@@ -238,6 +238,7 @@ class GraphService(Batches, Holdings):
         if operation is None:
             segment = call.path.rsplit("/", 1)[-1]
             raise GraphRefusedError(400, "BadRequest", f"Resource not found for the segment '{segment}'.")
+        call.request[NAMED] = await _named_in_action(call)
         settings = self._tenant.settings
         if operation.shares_quota and not self._tenant.throttle.acquire(
             self._now(), settings.identity_protection_per_second
@@ -309,11 +310,13 @@ class GraphService(Batches, Holdings):
     async def _confirm(self, call: Call) -> web.Response:
         ids = await self._ids_in_body(call, "servicePrincipalIds", agents=False)
         self._tenant.risk.confirm(ids, initiated_by=call.caller.object_id)
+        call.request[CHANGED] = tuple(ids)
         return web.Response(status=204)
 
     async def _dismiss(self, call: Call) -> web.Response:
         ids = await self._ids_in_body(call, "servicePrincipalIds", agents=False)
         self._tenant.risk.dismiss(ids, initiated_by=call.caller.object_id)
+        call.request[CHANGED] = tuple(ids)
         return web.Response(status=204)
 
     async def _list_detections(self, call: Call) -> web.Response:
@@ -348,16 +351,19 @@ class GraphService(Batches, Holdings):
     async def _confirm_agents(self, call: Call) -> web.Response:
         ids = await self._ids_in_body(call, "agentIds", agents=True)
         self._tenant.risk.confirm(ids, initiated_by=call.caller.object_id)
+        call.request[CHANGED] = tuple(ids)
         return web.Response(status=204)
 
     async def _confirm_agents_safe(self, call: Call) -> web.Response:
         ids = await self._ids_in_body(call, "agentIds", agents=True)
         self._tenant.risk.confirm_safe(ids, initiated_by=call.caller.object_id)
+        call.request[CHANGED] = tuple(ids)
         return web.Response(status=204)
 
     async def _dismiss_agents(self, call: Call) -> web.Response:
         ids = await self._ids_in_body(call, "agentIds", agents=True)
         self._tenant.risk.dismiss(ids, initiated_by=call.caller.object_id)
+        call.request[CHANGED] = tuple(ids)
         return web.Response(status=204)
 
     async def _ids_in_body(self, call: Call, name: str, *, agents: bool) -> list[str]:
@@ -866,3 +872,19 @@ def _activity(last: LastSignIn | None) -> Json | None:
         "lastNonInteractiveSignInDateTime": None,
         "lastNonInteractiveSignInRequestId": None,
     }
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+async def _named_in_action(call: Call) -> tuple[str, ...]:
+    """Give the ids in the body of an action on risk, read before the quota refuses it; for the log of requests."""
+    if call.request.method != "POST":
+        return ()
+    try:
+        body = await call.body()
+    except GraphRefusedError:  # the operation itself will say so
+        return ()
+    ids = [one for name in ("servicePrincipalIds", "agentIds") for one in _listed(body.get(name))]
+    return tuple(one.lower() for one in ids if isinstance(one, str))

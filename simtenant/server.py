@@ -18,7 +18,7 @@ from aiohttp import web
 
 from simtenant import entra, faults, graph, graph_wire
 from simtenant.clock import iso
-from simtenant.faults import APP_ID, TEMPLATE, Fault, FaultKind, SeenRequest
+from simtenant.faults import APP_ID, CHANGED, NAMED, TEMPLATE, Fault, FaultKind, SeenRequest
 from simtenant.tls import make_certificate
 
 if TYPE_CHECKING:
@@ -209,6 +209,8 @@ class TenantServer:
                 status=status,
                 app_id=request.get(APP_ID),
                 seconds=seconds,
+                named=request.get(NAMED, ()),
+                changed=request.get(CHANGED, ()),
             )
         )
 
@@ -279,4 +281,6 @@ def _seen(seen: SeenRequest) -> dict[str, Any]:
         "status": seen.status,
         "appId": seen.app_id,
         "seconds": round(seen.seconds, 4),
+        "named": list(seen.named),
+        "changed": list(seen.changed),
     }

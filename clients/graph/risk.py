@@ -95,6 +95,22 @@ class Protection(GraphCalls):
         risks = [_risk(item) for item in await self._read_all("list high risks", builder, query)]
         return {risk.object_id: risk for risk in risks}
 
+    async def risks(self) -> dict[ObjectId, Risk]:
+        """
+        Read the risk of every service principal that Entra saw any of, by object id. One turn a page.
+
+        For looking at many at once: what is not in it has none, as ``risk`` would say of each.
+        """
+        builder = self._graph.identity_protection.risky_service_principals
+        risks = [_risk(item) for item in await self._read_all("list risks", builder)]
+        return {risk.object_id: risk for risk in risks}
+
+    async def agent_risks(self) -> dict[ObjectId, Risk]:
+        """Read the risk of every agent that Entra saw any of. Beta; as ``risks`` else."""
+        url = f"{self._base_url}/beta{_AGENTS}"
+        risks = [_risk(item) for item in await self._read_all("list risks of agents", Beta(url))]
+        return {risk.object_id: risk for risk in risks}
+
     async def agent_risk(self, agent: ObjectId) -> Risk | None:
         """Read the risk of one agent; None when Entra never saw any, or is still working. Beta; takes a turn."""
         try:

@@ -10,7 +10,7 @@ from desk_app import desk
 from clients.stores import Put
 from clients.terms import object_id
 from handlers.process import build
-from response import batches, flow, gathering, ledger, pulling, telling
+from response import batches, flow, gathering, ledger, opening, pulling, telling
 from response.containment import State
 from response.finding import Finding, Source, Tier
 from response.opening import AFTER_CONTAINMENT, load, open_or_join
@@ -502,3 +502,44 @@ async def test_records_of_one_containment_never_go_back_in_time(app):
     )
 
     assert joined.containment.updated_at > opened.containment.updated_at
+
+
+async def test_findings_that_arrive_together_share_a_call(app):
+    agents = [app.estate.tenant.add_application(f"agent-{n}") for n in range(20)]
+    world = app.process.world
+    wide = replace(world, policy=replace(world.policy, automatic_per_hour=1000))
+
+    opened = await asyncio.gather(*(flow.respond(finding(app, agent), wide) for agent in agents))
+
+    assert {o.containment.state for o in opened} == {State.PULLED}
+    assert app.confirms(status=None) <= 3
+
+
+async def test_a_finding_alone_does_not_wait_for_others(app, monkeypatch):
+    monkeypatch.setattr(batches, "_GATHER_LOOK", 3600)
+
+    opened = await flow.respond(finding(app), app.process.world)
+
+    assert opened.containment.state is State.PULLED
+
+
+async def test_automatic_claims_of_one_process_do_not_race_for_the_storm_brake(app, monkeypatch):
+    """Each lost race reads and judges the record anew; a hundred at once lost thousands of them."""
+    agents = [app.estate.tenant.add_application(f"agent-{n}") for n in range(30)]
+    world = app.process.world
+    wide = replace(world, policy=replace(world.policy, automatic_per_hour=1000))
+    judged = [(finding(app, agent), *await flow.judge(finding(app, agent), wide)) for agent in agents]
+    real, tries = opening._try, []
+
+    async def counted(*arguments):
+        tries.append(1)
+        return await real(*arguments)
+
+    monkeypatch.setattr(opening, "_try", counted)
+    opened = await asyncio.gather(
+        *(open_or_join(f, decision, evidence, wide, wide.now()) for f, evidence, decision in judged)
+    )
+
+    assert {o.containment.state for o in opened} == {State.CLAIMED}
+    assert len((await wide.store.get(gathering.BRAKE)).body["times"]) == 30
+    assert len(tries) == 30
