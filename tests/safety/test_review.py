@@ -1,0 +1,94 @@
+"""What a hostile reading of the containment engine found; each test is one defect and was red when it was written."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+from desk_app import ANALYST, identity
+
+from clients.stores import Put
+from clients.terms import object_id
+from response import flow, undoing
+from response.finding import Finding, Source, Tier
+
+SECOND = "cccccccc-0000-4000-8000-000000000004"
+THIRD = "cccccccc-0000-4000-8000-000000000005"
+
+
+def finding(app, principal=None, **changes):
+    now = app.process.world.now()
+    values = {
+        "source": Source.RULE,
+        "rule_id": "AG-04",
+        "family": "reach",
+        "tier": Tier.AUTO,
+        "principal": object_id((principal or app.rogue).object_id),
+        "first_seen": now,
+        "last_seen": now,
+        "reason": "first Key Vault use",
+        "raised_by": "agentbreaker",
+    }
+    return Finding(**(values | changes))
+
+
+def later(app, after, **changes):
+    now = app.process.world.now
+    return replace(app.process.world, now=lambda: now() + after, **changes)
+
+
+async def settle(app, after=timedelta(0), times=1):
+    for _ in range(times):
+        await flow.settle(later(app, after))
+        await asyncio.sleep(0.05)
+
+
+async def approve(app, containment_id, *, by=SECOND, decision="approve"):
+    return await app.call(
+        "approval",
+        route={"id": containment_id},
+        body={"decision": decision, "reason": "looked at it"},
+        headers=identity("Containment.Approve", oid=by),
+    )
+
+
+async def order(app, lever, *, by=ANALYST, principal=None):
+    return await app.call(
+        "compromise",
+        route={"principalId": (principal or app.rogue).object_id},
+        body={"reason": "seen exfiltrating", "lever": lever},
+        headers=identity("Containment.Execute", oid=by),
+    )
+
+
+async def undo(app, containment_id):
+    return await app.call(
+        "undo",
+        route={"id": containment_id},
+        body={"reason": "it was a migration", "dismissAllRisk": True},
+        headers=identity("Containment.Execute"),
+    )
+
+
+async def contained(app):
+    opened = await flow.respond(finding(app), app.process.world)
+    await settle(app)
+    return opened.containment.id
+
+
+async def kill_switch(app, *, stopped):
+    await app.process.world.store.commit([Put("killswitch", {"stopped": stopped, "reason": "exercise"})])
+
+
+async def test_an_undo_that_was_not_sent_yet_never_releases_a_newer_containment(app):
+    """An administrator dismisses in Entra before the ordered undo went out; the agent attacks again."""
+    old = await contained(app)
+    await undoing._order(old, ANALYST, "it was a migration", (), app.process.world)  # and the process dies
+    app.estate.tenant.risk.dismiss([app.rogue.object_id])
+
+    opened = await flow.respond(finding(app, rule_id="AG-07"), app.process.world)
+    await settle(app, times=2)
+
+    risk = app.estate.tenant.risk.get(app.rogue.object_id)
+    (record,) = [c for c in await app.containments() if c["id"] == opened.containment.id]
+    stands = str(risk.state) == "confirmedCompromised"
+    assert stands or record["state"] == "half_open", f"it says {record['state']}, and nothing stands"
