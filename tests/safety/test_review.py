@@ -4,12 +4,14 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
-from desk_app import ANALYST, identity
+import pytest
+from desk_app import ANALYST, desk, identity
 
 from clients.stores import Put
 from clients.terms import object_id
 from response import flow, undoing
 from response.finding import Finding, Source, Tier
+from response.policy import Mode
 
 SECOND = "cccccccc-0000-4000-8000-000000000004"
 THIRD = "cccccccc-0000-4000-8000-000000000005"
@@ -92,3 +94,26 @@ async def test_an_undo_that_was_not_sent_yet_never_releases_a_newer_containment(
     (record,) = [c for c in await app.containments() if c["id"] == opened.containment.id]
     stands = str(risk.state) == "confirmedCompromised"
     assert stands or record["state"] == "half_open", f"it says {record['state']}, and nothing stands"
+
+
+@pytest.mark.parametrize("before", ["proposed", "half_open"])
+async def test_a_finding_that_asks_people_is_put_before_people_whatever_record_is_open(
+    tmp_path, quick_turns, before
+):
+    """Observe, then approve, is how everybody starts; and probation in mode approve."""
+    async with desk(tmp_path, mode="approve") as app:
+        world = app.process.world
+        if before == "proposed":
+            observing = replace(world, policy=replace(world.policy, mode=Mode.OBSERVE))
+            opened = await flow.respond(finding(app), observing)
+        else:
+            opened = await flow.respond(finding(app), world)
+            await approve(app, opened.containment.id)
+            await settle(app)
+            await undo(app, opened.containment.id)
+        assert (await app.containments())[0]["state"] == before
+
+        await flow.respond(finding(app, rule_id="AG-07", family="probing"), world)
+
+        assert [c["state"] for c in await app.containments() if c["state"] == "awaiting_approval"]
+        assert await world.store.scan("deciding:")
