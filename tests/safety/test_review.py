@@ -12,6 +12,7 @@ from clients.terms import object_id
 from response import flow, undoing
 from response.finding import Finding, Source, Tier
 from response.policy import Mode
+from simtenant.faults import FaultKind
 
 SECOND = "cccccccc-0000-4000-8000-000000000004"
 THIRD = "cccccccc-0000-4000-8000-000000000005"
@@ -117,3 +118,20 @@ async def test_a_finding_that_asks_people_is_put_before_people_whatever_record_i
 
         assert [c["state"] for c in await app.containments() if c["state"] == "awaiting_approval"]
         assert await world.store.scan("deciding:")
+
+
+@pytest.mark.parametrize("status", [204, 403])
+async def test_undo_never_enables_what_somebody_else_had_disabled(tmp_path, quick_turns, status):
+    """Graph accepts disabling what is disabled; a refused pull took no effect at all."""
+    async with desk(tmp_path, DISABLE_PRINCIPAL="approval") as app:
+        app.rogue.account_enabled = False  # an administrator was faster
+        asked = await order(app, "disable-principal")
+        if status != 204:
+            app.estate.tenant.faults.add(r"PATCH .*/servicePrincipals/.*", FaultKind.STATUS, status=status)
+        await approve(app, asked.body["id"])
+        await settle(app)
+
+        await undo(app, asked.body["id"])
+        await settle(app)
+
+        assert app.rogue.account_enabled is False
