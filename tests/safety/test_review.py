@@ -9,7 +9,7 @@ from desk_app import ANALYST, desk, identity
 
 from clients.stores import Put
 from clients.terms import object_id
-from response import flow, undoing
+from response import approving, flow, undoing
 from response.finding import Finding, Source, Tier
 from response.policy import Mode
 from simtenant.faults import FaultKind
@@ -135,3 +135,32 @@ async def test_undo_never_enables_what_somebody_else_had_disabled(tmp_path, quic
         await settle(app)
 
         assert app.rogue.account_enabled is False
+
+
+@pytest.mark.parametrize("ended", ["refused", "parked"])
+async def test_undo_restores_a_removal_that_stopped_half_way(tmp_path, quick_turns, ended):
+    async with desk(tmp_path, REMOVAL_LEVERS="true") as app:
+        app.rogue.app_roles.update({"User.Read.All", "Mail.Read", "Files.Read.All"})
+        before = set(app.rogue.app_roles)
+        if ended == "refused":
+            containment = await contained(app)  # another lever stands
+            await order(app, "remove-app-roles")
+        else:
+            containment = (await order(app, "remove-app-roles")).body["id"]
+        removal = r"DELETE .*/appRoleAssignments/.*"
+        app.estate.tenant.faults.add(removal, FaultKind.LATENCY)  # the first one goes through
+        status = 403 if ended == "refused" else 429
+        app.estate.tenant.faults.add(removal, FaultKind.STATUS, times=None, status=status)
+        await approve(app, containment, by=SECOND)
+        await approving.decide_about(containment, THIRD, "approve", "looked", app.process.world)
+        await settle(app)
+        assert set(app.rogue.app_roles) != before
+        app.estate.tenant.faults.clear()
+        if ended == "parked":
+            await kill_switch(app, stopped=True)
+            await settle(app)
+
+        await undo(app, containment)
+        await settle(app)
+
+        assert set(app.rogue.app_roles) == before
