@@ -164,3 +164,22 @@ async def test_undo_restores_a_removal_that_stopped_half_way(tmp_path, quick_tur
         await settle(app)
 
         assert set(app.rogue.app_roles) == before
+
+
+async def test_a_lever_that_still_stands_can_be_undone_after_the_risk_was_dismissed_in_entra(
+    tmp_path, quick_turns
+):
+    async with desk(tmp_path, DISABLE_PRINCIPAL="approval") as app:
+        first = await contained(app)
+        await order(app, "disable-principal")
+        await approve(app, first)
+        await settle(app)
+        assert app.rogue.account_enabled is False
+        app.estate.tenant.risk.dismiss([app.rogue.object_id])
+        newer = await flow.respond(finding(app, rule_id="AG-07"), app.process.world)
+
+        await undo(app, newer.containment.id)
+        await undo(app, first)
+        await settle(app)
+
+        assert app.rogue.account_enabled is True
