@@ -9,7 +9,7 @@ from desk_app import ANALYST, desk, identity
 
 from clients.stores import Put
 from clients.terms import object_id
-from response import approving, flow, undoing
+from response import approving, flow, gathering, undoing
 from response.finding import Finding, Source, Tier
 from response.policy import Mode
 from simtenant.faults import FaultKind
@@ -181,5 +181,27 @@ async def test_a_lever_that_still_stands_can_be_undone_after_the_risk_was_dismis
         await undo(app, newer.containment.id)
         await undo(app, first)
         await settle(app)
+
+        assert app.rogue.account_enabled is True
+
+
+@pytest.mark.parametrize("veto", ["storm brake", "marked as protected", "a change is announced"])
+async def test_automatic_disabling_asks_the_guardrails_of_now(tmp_path, quick_turns, veto):
+    async with desk(tmp_path, armed=False, DISABLE_PRINCIPAL="automatic") as app:
+        await flow.respond(finding(app), app.process.world)
+        store, now = app.process.world.store, app.process.world.now()
+        if veto == "storm brake":
+            await store.commit([Put(gathering.BRAKE_TRIPPED, {"why": "3 in the last hour"})])
+        elif veto == "marked as protected":
+            app.rogue.security_attributes = {"Agentbreaker": {"Containment": "protected"}}
+        else:
+            window = {
+                "principal": app.rogue.object_id,
+                "opens": (now - timedelta(hours=1)).isoformat(),
+                "closes": (now + timedelta(hours=1)).isoformat(),
+            }
+            await store.commit([Put(gathering.WINDOWS, {"at": now.isoformat(), "windows": [window]})])
+
+        await settle(app, times=3)
 
         assert app.rogue.account_enabled is True
