@@ -205,3 +205,21 @@ async def test_automatic_disabling_asks_the_guardrails_of_now(tmp_path, quick_tu
         await settle(app, times=3)
 
         assert app.rogue.account_enabled is True
+
+
+@pytest.mark.parametrize("detour", ["a second order", "a lever proposed by agentbreaker"])
+async def test_whoever_asked_first_never_approves(tmp_path, quick_turns, detour):
+    async with desk(tmp_path, armed=False, REMOVAL_LEVERS="true", DISABLE_PRINCIPAL="approval") as app:
+        if detour == "a second order":
+            asked = await order(app, "remove-app-roles", by=ANALYST)
+            await approve(app, asked.body["id"], by=SECOND)
+            await order(app, "remove-app-roles", by=SECOND)
+        else:
+            asked = await app.compromise(app.rogue.object_id)  # by the analyst; no policy covers it
+            await settle(app)
+
+        await approve(app, asked.body["id"], by=ANALYST)
+        await settle(app)
+
+        assert app.rogue.app_roles, "two people in all: one asked, the other approved and asked again"
+        assert app.rogue.account_enabled is True, "one person in all"
