@@ -223,3 +223,16 @@ async def test_whoever_asked_first_never_approves(tmp_path, quick_turns, detour)
 
         assert app.rogue.app_roles, "two people in all: one asked, the other approved and asked again"
         assert app.rogue.account_enabled is True, "one person in all"
+
+
+async def test_expiry_never_contains_by_itself_on_evidence_that_could_not_be_read(tmp_path, quick_turns):
+    async with desk(tmp_path, mode="approve", ON_EXPIRY="contain") as app:
+        await flow.respond(finding(app), app.process.world)
+        app.estate.tenant.faults.add(
+            r"GET .*/conditionalAccess/policies.*", FaultKind.STATUS, times=None, status=503
+        )
+
+        await settle(app, timedelta(hours=4, minutes=1))
+
+        assert app.confirms(status=None) == 0
+        assert (await app.containments())[0]["state"] == "expired"
