@@ -236,3 +236,16 @@ async def test_expiry_never_contains_by_itself_on_evidence_that_could_not_be_rea
 
         assert app.confirms(status=None) == 0
         assert (await app.containments())[0]["state"] == "expired"
+
+
+async def test_what_was_undone_never_becomes_confirmed_by_reading_the_tenant(app):
+    opened = await flow.respond(finding(app), app.process.world)
+    app.estate.tenant.faults.add(r"GET .*/riskyServicePrincipals/.*", FaultKind.STATUS, times=1, status=404)
+    await settle(app, timedelta(minutes=16))
+    assert (await app.containments())[0]["state"] == "failed"
+    assert (await undo(app, opened.containment.id)).body["state"] == "half_open"
+
+    app.estate.tenant.risk.confirm([app.rogue.object_id])  # an administrator's own; ours was taken back
+    await settle(app, timedelta(minutes=17), times=2)
+
+    assert (await app.containments())[0]["state"] == "half_open"
