@@ -249,3 +249,20 @@ async def test_what_was_undone_never_becomes_confirmed_by_reading_the_tenant(app
     await settle(app, timedelta(minutes=17), times=2)
 
     assert (await app.containments())[0]["state"] == "half_open"
+
+
+async def test_what_was_parked_after_an_approval_can_be_approved_again_by_the_same_person(
+    tmp_path, quick_turns
+):
+    """Or a team of two, one of whom asked, can never contain it."""
+    async with desk(tmp_path, mode="approve") as app:
+        opened = await flow.respond(finding(app), app.process.world)
+        await approving.decide_about(opened.containment.id, SECOND, "approve", "looked", app.process.world)
+        await kill_switch(app, stopped=True)
+        await settle(app)
+        assert (await app.containments())[0]["state"] == "awaiting_approval"
+        await kill_switch(app, stopped=False)
+
+        answer = await approve(app, opened.containment.id, by=SECOND)
+
+        assert (answer.status, answer.body["state"]) == (200, "pulled")
