@@ -10,7 +10,7 @@ from desk_app import ANALYST, desk, identity
 from clients.stores import Put
 from clients.terms import object_id
 from response import approving, flow, gathering, undoing
-from response.finding import Finding, Source, Tier
+from response.finding import AFTER_CONTAINMENT, Finding, Source, Tier
 from response.policy import Mode
 from simtenant.faults import FaultKind
 
@@ -266,3 +266,24 @@ async def test_what_was_parked_after_an_approval_can_be_approved_again_by_the_sa
         answer = await approve(app, opened.containment.id, by=SECOND)
 
         assert (answer.status, answer.body["state"]) == (200, "pulled")
+
+
+async def test_a_block_that_a_rule_saw_fail_proposes_the_next_lever(tmp_path, quick_turns):
+    async with desk(tmp_path, DISABLE_PRINCIPAL="approval") as app:
+        await contained(app)
+        seen = app.process.world.now() + timedelta(minutes=15)
+        after = finding(
+            app,
+            rule_id="AG-30c",
+            family=AFTER_CONTAINMENT,
+            tier=Tier.CONTEXT,
+            first_seen=seen,
+            last_seen=seen,
+        )
+
+        opened = await flow.respond(after, later(app, timedelta(minutes=16)))
+        assert opened.containment.state == "failed"
+        await settle(app, timedelta(minutes=17), times=2)
+
+        (record,) = await app.containments()
+        assert record["nextLever"] == "disable-principal"
