@@ -287,3 +287,25 @@ async def test_a_block_that_a_rule_saw_fail_proposes_the_next_lever(tmp_path, qu
 
         (record,) = await app.containments()
         assert record["nextLever"] == "disable-principal"
+
+
+@pytest.mark.parametrize("case", ["no policy covers it", "managed identity"])
+async def test_access_is_never_said_to_end_earlier_than_it_does(tmp_path, quick_turns, case):
+    async with desk(tmp_path, armed=False, DISABLE_PRINCIPAL="approval") as app:
+        if case == "no policy covers it":
+            principal = app.rogue
+            await contained(app)
+            assert (await app.containments())[0]["state"] == "not_covered"
+        else:
+            principal = app.estate.tenant.add_managed_identity("vm-agent")
+            asked = await order(app, "disable-principal", principal=principal)
+            await approve(app, asked.body["id"])
+            await settle(app)
+
+        answer = await app.call("principal", route={"principalId": principal.object_id})
+
+        until = answer.body["residualAccess"]["until"]
+        if case == "no policy covers it":
+            assert until is None  # nothing was blocked, so no token is the last one
+        else:  # the platform caches the tokens of a managed identity for up to 24 hours (response/reach.py)
+            assert until - app.process.world.now() > timedelta(hours=23)
