@@ -238,7 +238,8 @@ class GraphService(Batches, Holdings):
         if operation is None:
             segment = call.path.rsplit("/", 1)[-1]
             raise GraphRefusedError(400, "BadRequest", f"Resource not found for the segment '{segment}'.")
-        call.request[NAMED] = await _named_in_action(call)
+        if operation.template.endswith(("/confirmCompromised", "/dismiss")):  # a batch is cloned before it is read
+            call.request[NAMED] = await _named_in_action(call)
         settings = self._tenant.settings
         if operation.shares_quota and not self._tenant.throttle.acquire(
             self._now(), settings.identity_protection_per_second

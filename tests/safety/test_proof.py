@@ -145,7 +145,7 @@ async def test_what_did_not_bite_proposes_the_next_lever_and_waits_for_a_person(
 
 async def test_where_policy_allows_the_next_lever_is_pulled_once(tmp_path, quick_turns):
     async with desk(tmp_path, DISABLE_PRINCIPAL="automatic", armed=False) as app:
-        containment = await contained(app)
+        containment = (await flow.respond(finding(app), app.process.world)).containment.id
         for _ in range(3):
             await settle(app)
 
@@ -160,10 +160,11 @@ async def test_where_policy_allows_the_next_lever_is_pulled_once(tmp_path, quick
 @pytest.mark.parametrize("mode", ["approve", "observe"])
 async def test_outside_enforce_no_next_lever_is_pulled_by_itself(tmp_path, quick_turns, mode):
     async with desk(tmp_path, DISABLE_PRINCIPAL="automatic", armed=False) as app:
-        containment = await contained(app)
         world = app.process.world
+        opened = await flow.respond(finding(app), world)
+        containment = opened.containment.id
         careful = replace(world, policy=replace(world.policy, mode=type(world.policy.mode)(mode)))
-        for _ in range(2):
+        for _ in range(3):
             await flow.settle(careful)
 
         assert app.rogue.account_enabled
