@@ -251,7 +251,7 @@ SETTINGS: Final = (
     Setting(P + "DISABLE_PRINCIPAL", "disabling", "off", "Lever disable-principal, for what Conditional Access cannot reach or did not stop. off: never. approval: a second person approves. automatic: pulled like any other.", _disabling),
     Setting(P + "REMOVAL_LEVERS", "removal_levers", "false", "true: people may order remove-credentials, remove-app-roles and remove-grants; two others approve each.", _yes_or_no),
     Setting(P + "APPROVAL_HOURS", "decide_within", "4", "Hours after which what waits for people expires.", _hours(1, 168)),
-    Setting(P + "ON_EXPIRY", "on_expiry", "leave", "What happens then. leave: nothing is done. contain: what enforce would have contained, were it not for the mode or the storm brake, is contained.", _on_expiry),
+    Setting(P + "ON_EXPIRY", "on_expiry", "leave", "What happens then. leave: nothing is done. contain: what enforce would have contained, were it not for the mode, is contained, if no guardrail objects then.", _on_expiry),
     Setting(P + "PROBATION_HOURS", "probation", "24", "Hours after an undo in which one corroborated finding is enough to contain again.", _hours(1, 720)),
     Setting(P + "WHAT_IF", "what_if", "false", "true: Microsoft's What If is asked as a second opinion on whether a policy would block. It costs the tenant's one ID Protection call a second.", _yes_or_no),
     Setting(P + "SIGNAL_SOURCES", "signal_sources", "", "Who may send signals: NAME=CALLER-OBJECT-ID[:corroborated|alone[:PER-MINUTE]], separated by commas. Only alone lets one signal contain.", _signal_sources),

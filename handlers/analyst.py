@@ -69,9 +69,9 @@ async def compromise(request: Request, process: Process) -> Response:
     vetoes = Judgement.of(opened.decision).vetoes
     if vetoes:
         raise Problem(409, "vetoed", "A guardrail refused: " + "; ".join(vetoes), containment=view)
-    if containment.state is State.FAILED:
+    if containment.state is State.FAILED and not containment.next_lever:
         raise Problem(502, "containment_failed", said_of(containment), containment=view)
-    waits = containment.state in (State.CLAIMED, State.AWAITING_APPROVAL, State.PROPOSED)
+    waits = containment.waits_for_people or containment.state in (State.CLAIMED, State.PROPOSED)
     return Response(202 if waits else 200, view | {"message": said_of(containment)})
 
 
@@ -79,6 +79,8 @@ def said_of(c: Containment) -> str:
     """Say in a sentence how far a containment has come and what happens next."""
     if c.undoing:
         return "The undo is recorded, and not accepted by Graph yet; the settle timer goes on with it."
+    if c.next_lever and c.waits_for_people:
+        return f"{c.next_lever} is proposed; {c.people_needed} other people with Containment.Approve decide."
     match c.state:
         case State.PROPOSED:
             return "The mode is observe: nothing was touched. AGENTBREAKER_MODE=approve or enforce lets a person act."
@@ -197,16 +199,20 @@ def _shown(found: ServicePrincipal | Unknown) -> dict[str, Any]:
 
 
 def _residual(containments_of: list[Containment], now: datetime) -> dict[str, Any]:
-    ends = [c.residual_until for c in containments_of if c.is_open and c.residual_until]
+    standing = [c for c in containments_of if c.is_open and c.touched]
+    ends = [c.residual_until for c in standing if c.residual_until]
+    if not standing:
+        return {"until": None, "meaning": "No lever stands, so access is not limited."}
     if not ends:
-        return {"until": None, "meaning": "No lever was pulled, so access is not limited."}
+        return {"until": None, "meaning": "A lever was pulled and does not block it: access goes on."}
     over = max(ends) <= now
     meaning = (
         "Every token issued before the block has expired."
         if over
         else "Tokens issued before the block may work until then; Graph tokens of clients with continuous access evaluation end earlier."
     )
-    return {"until": max(ends), "meaning": meaning}
+    details = [line for c in standing for line in c.residual]
+    return {"until": max(ends), "meaning": meaning, "details": details}
 
 
 async def killswitch(request: Request, process: Process) -> Response:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from clients.errors import BadRequest
+from clients.errors import BadRequest, ClientError, OutcomeUnknown
 from clients.graph.removals import AssignmentSnapshot, CredentialSnapshot, GrantSnapshot
 from clients.stores import Put
 from clients.terms import AppId, Kind, ServicePrincipal
@@ -87,28 +87,59 @@ def _dismissed(risk: Risk | None) -> Seen:
 
 
 class _Disable:
-    """Disabling: one by one, read back as accountEnabled."""
+    """
+    Disabling: one by one, read back as accountEnabled.
+
+    Whether it was enabled before is written down first: what somebody else had disabled is not enabled by our undo.
+    """
+
+    async def prepare(self, c: Containment, world: World) -> None:
+        """Write whether it is enabled now, once."""
+        found = await world.graph.service_principal(c.principal)
+        await _snapshot(c, DISABLE_PRINCIPAL.id, {"enabled": found.account_enabled}, world)
 
     async def pull(self, batch: Sequence[Containment], world: World) -> datetime:
-        return await self._set(batch, world, enabled=False)
+        (c,) = batch
+        await world.graph.set_enabled(as_principal(c), False)
+        return datetime.now(UTC)
 
     async def undo(self, batch: Sequence[Containment], world: World) -> datetime:
-        return await self._set(batch, world, enabled=True)
-
-    async def _set(self, batch: Sequence[Containment], world: World, *, enabled: bool) -> datetime:
         (c,) = batch
-        await world.graph.set_enabled(as_principal(c), enabled)
+        if await self._was_enabled(c, world):
+            await world.graph.set_enabled(as_principal(c), True)
+        else:
+            left = ["it was disabled before this containment, or that is not known: it stays disabled"]
+            await world.store.commit([Put(f"{snapshot_key(c, DISABLE_PRINCIPAL.id)}:left", {"left": left})])
         return datetime.now(UTC)
+
+    async def _was_enabled(self, c: Containment, world: World) -> bool:
+        record = await world.store.get(snapshot_key(c, DISABLE_PRINCIPAL.id))
+        return record is not None and record.body.get("enabled") is True
 
     async def pulled(self, c: Containment, world: World) -> Seen:
         return await self._reads(c, world, enabled=False)
 
     async def undone(self, c: Containment, world: World) -> Seen:
+        if not await self._was_enabled(c, world):
+            return Seen.DONE
         return await self._reads(c, world, enabled=True)
 
     async def _reads(self, c: Containment, world: World, *, enabled: bool) -> Seen:
         found = await world.graph.service_principal(c.principal)
         return Seen.DONE if found.account_enabled is enabled else Seen.NO_SIGN
+
+
+async def _snapshot(c: Containment, lever: str, body: dict[str, Any], world: World) -> None:
+    """Keep what there was before a lever, once: after a half-done pull the first snapshot is what to restore."""
+    key = snapshot_key(c, lever)
+    if await world.store.get(key) is not None:
+        return
+
+    async def build() -> tuple[list[Write], list[Draft]]:
+        draft = Draft(EntryKind.SNAPSHOT, ACTOR, c.principal, c.id, {"lever": lever, "record": key})
+        return [Put(key, body)], [draft]
+
+    await commit_with_entries(world.store, build)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,22 +153,25 @@ class _Removal:
     parse: Callable[[Any], Any]
 
     async def prepare(self, c: Containment, world: World) -> None:
-        """Write the snapshot, once: after a half-done removal the first one is what has to be restored."""
-        key = snapshot_key(c, self.lever)
-        if await world.store.get(key) is not None:
-            return
-        held = await self.read(world.graph, as_principal(c))
-        body = held.to_body()
-
-        async def build() -> tuple[list[Write], list[Draft]]:
-            draft = Draft(EntryKind.SNAPSHOT, ACTOR, c.principal, c.id, {"lever": self.lever, "record": key})
-            return [Put(key, body)], [draft]
-
-        await commit_with_entries(world.store, build)
+        """Write the snapshot, once."""
+        if await world.store.get(snapshot_key(c, self.lever)) is None:
+            held = await self.read(world.graph, as_principal(c))
+            await _snapshot(c, self.lever, held.to_body(), world)
 
     async def pull(self, batch: Sequence[Containment], world: World) -> datetime:
+        """
+        Remove what the snapshot lists.
+
+        It takes several requests. Whatever stops it half way, something may be gone: that is an outcome nobody knows
+        until the tenant is read, not "surely not done".
+        """
         (c,) = batch
-        await self.remove(world.graph, await self._snapshot(c, world))
+        try:
+            await self.remove(world.graph, await self._snapshot(c, world))
+        except OutcomeUnknown:
+            raise
+        except ClientError as error:
+            raise OutcomeUnknown(error.service, f"stopped, perhaps half way, to {self.lever}") from error
         return datetime.now(UTC)
 
     async def undo(self, batch: Sequence[Containment], world: World) -> datetime:
@@ -215,9 +249,9 @@ ACTIONS: Final[dict[str, _Risk | _Disable | _Removal]] = {
 async def prepare(lever: str, batch: Sequence[Containment], world: World) -> None:
     """Write down what a removal lever will take away. Raises: ClientError; StoreError. Nothing was taken then."""
     match ACTIONS[lever]:
-        case _Removal() as removal:
+        case _Removal() | _Disable() as action:
             for c in batch:
-                await removal.prepare(c, world)
+                await action.prepare(c, world)
         case _:
             return
 

@@ -20,8 +20,9 @@ from response.evidence import Armed, Evidence
 from response.finding import Finding, Source, Tier
 from response.guardrails import guard
 from response.ledger import EntryKind
-from response.opening import ACTOR, armed_in_words, commit_changed, load, load_readable
-from response.policy import Mode, OnExpiry
+from response.levers import DISABLE_PRINCIPAL
+from response.opening import ACTOR, armed_in_words, commit_changed, counted, load, load_readable
+from response.policy import Disabling, Mode, OnExpiry
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -68,9 +69,8 @@ async def decide_about(containment_id: str, by: str, decision: str, reason: str,
 
 
 def _already(c: Containment, by: str) -> str | None:
-    """What this person has said about the lever in question, or about the one that was decided."""
-    lever = c.proposed_lever
-    return next((one.decision for one in reversed(c.approvals) if one.by == by and one.lever == lever), None)
+    """What this person has said since people were asked."""
+    return next((one.decision for one in reversed(c.fresh_approvals) if one.by == by), None)
 
 
 def _may_decide(c: Containment, by: str, world: World) -> None:
@@ -78,7 +78,7 @@ def _may_decide(c: Containment, by: str, world: World) -> None:
         raise CannotDecide("not_waiting", f"It waits for nobody: its state is {c.state}.")
     if c.undoing:
         raise CannotDecide("not_waiting", "It is being undone.")
-    if by == c.asked_by:
+    if by == c.asked_by or by in c.askers:
         raise CannotDecide(
             "own_request", "Whoever asked for it cannot decide about it; another person has to."
         )
@@ -115,14 +115,15 @@ async def _approve(c: Containment, etag: str, by: str, reason: str, world: World
     if world.policy.mode is Mode.OBSERVE:
         raise CannotDecide("observing", "The mode is observe: nothing is touched, whoever approves.")
     now = world.now()
-    evidence, decision = await _judged_again(c, by, reason, lever, world, now)
+    evidence, decision = await _judged_again(c, by, reason, lever, world, now, by_person=True)
     if decision.vetoes:
         refused = "; ".join(str(veto) for veto in decision.vetoes)
         raise CannotDecide("vetoed", f"A guardrail refuses: {refused}")
     if decision.lever != lever:
         raise CannotDecide("no_lever", "; ".join(decision.reasons))
     approvals = (*c.approvals, Approval(by, APPROVE, reason[:2000], now, lever))[-20:]
-    people = {one.by for one in approvals if one.lever == lever and one.decision == APPROVE}
+    told = c.changed(now, approvals=approvals).fresh_approvals
+    people = {one.by for one in told if one.decision == APPROVE}
     body: dict[str, object] = {
         "reason": reason[:2000],
         "lever": lever,
@@ -139,13 +140,19 @@ async def _approve(c: Containment, etag: str, by: str, reason: str, world: World
 
 
 async def _judged_again(
-    c: Containment, by: str, reason: str, lever: str, world: World, now: datetime
+    c: Containment, by: str, reason: str, lever: str, world: World, now: datetime, *, by_person: bool
 ) -> tuple[Evidence, Decision]:
-    """Gather evidence of now and ask the guardrails, as for a person's order."""
+    """
+    Gather evidence of now and ask the guardrails: as for a person's order, or as for what happens by itself.
+
+    By itself everything is asked that is asked of an automatic finding; only how long people took is not held against
+    it, so it counts as seen now.
+    """
+    rules = [found.rule_id for found in c.findings if found.rule_id]
     finding = Finding(
-        source=Source.ANALYST,
-        rule_id="",
-        family="analyst",
+        source=Source.ANALYST if by_person else Source.RULE,
+        rule_id="" if by_person else (rules[0] if rules else ""),
+        family="analyst" if by_person else "policy",
         tier=Tier.AUTO,
         principal=c.principal,
         first_seen=now,
@@ -211,13 +218,8 @@ async def _expired(c: Containment, etag: str, world: World) -> Containment:
     may_act = policy.on_expiry is OnExpiry.CONTAIN and policy.mode is not Mode.OBSERVE and not c.touched
     if may_act and c.would_contain and c.lever:
         reason = f"nobody decided in {hours} hours, and AGENTBREAKER_ON_EXPIRY says contain"
-        evidence, decision = await _judged_again(c, ACTOR, reason, c.lever, world, now)
-        if decision.verdict is Verdict.CONTAIN and not decision.vetoes and not decision.people:
-            said = Approval(ACTOR, APPROVE, reason, now, c.lever)
-            claimed = _claimed(
-                c.changed(now, approvals=(*c.approvals, said)), c.lever, decision, evidence, now
-            )
-            await commit_changed(claimed, etag, EntryKind.APPROVED, ACTOR, body | {"reason": reason}, world)
+        claimed = await _by_policy(c, etag, c.lever, reason, world)
+        if claimed is not None:
             return claimed
     ended = c.changed(now, decide_by=None)
     if c.next_lever:
@@ -229,3 +231,60 @@ async def _expired(c: Containment, etag: str, world: World) -> Containment:
         ended = ended.changed(now, state=State.EXPIRED, is_open=False)
     await commit_changed(ended, etag, EntryKind.EXPIRED, ACTOR, body, world)
     return ended
+
+
+async def next_by_policy(changed: list[Containment], world: World) -> list[Containment]:
+    """
+    Claim the next lever of what did not stop its principal, where policy lets principals be disabled by itself.
+
+    Only in mode enforce, only for what was automatic, and only when no guardrail objects now. Gives what was claimed;
+    everything else stays proposed. Raises: StoreError.
+    """
+    policy = world.policy
+    if policy.disabling is not Disabling.AUTOMATIC or policy.mode is not Mode.ENFORCE:
+        return []
+    claimed = []
+    for before in changed:
+        if (
+            before.next_lever != DISABLE_PRINCIPAL.id
+            or before.next_requested_by != ACTOR
+            or not before.automatic
+        ):
+            continue
+        c, etag = await load(world.store, before.id)
+        if c.next_lever != DISABLE_PRINCIPAL.id or c.undoing:
+            continue
+        reason = f"{c.failure or c.armed}; AGENTBREAKER_DISABLE_PRINCIPAL says automatic"
+        try:
+            done = await _by_policy(c, etag, c.next_lever, reason, world)
+        except Conflict:
+            log.debug("somebody decided at the same moment")
+            continue
+        if done is not None:
+            claimed.append(done)
+    return claimed
+
+
+async def _by_policy(c: Containment, etag: str, lever: str, reason: str, world: World) -> Containment | None:
+    """
+    Claim what policy allows without a person; None when a guardrail objects, something is unread, or it is too much.
+
+    It counts as automatic for the storm brake. Raises: Conflict; StoreError.
+    """
+    now = world.now()
+    evidence, decision = await _judged_again(c, ACTOR, reason, lever, world, now, by_person=False)
+    if (
+        decision.verdict is not Verdict.CONTAIN
+        or decision.vetoes
+        or decision.people
+        or decision.lever != lever
+    ):
+        return None
+    vetoes, brake_write = await counted(decision, evidence, world, now)
+    if vetoes:
+        return None
+    said = Approval(ACTOR, APPROVE, reason[:2000], now, lever)
+    claimed = _claimed(c.changed(now, approvals=(*c.approvals, said)[-20:]), lever, decision, evidence, now)
+    body: dict[str, object] = {"lever": lever, "reason": reason[:2000]}
+    await commit_changed(claimed, etag, EntryKind.APPROVED, ACTOR, body, world, brake_write)
+    return claimed

@@ -185,6 +185,8 @@ class Containment:
     people_needed: int = 1
     approvals: tuple[Approval, ...] = ()
     decide_by: datetime | None = None  # what waits for people expires then
+    asked_at: datetime | None = None  # since when it waits; what people said before was about something else
+    askers: tuple[str, ...] = ()  # everybody who ordered anything about it: none of them may approve
     next_lever: str = ""  # a further lever that people decide about
     next_requested_by: str = ""
     pulled_levers: tuple[Pulled, ...] = ()
@@ -213,11 +215,26 @@ class Containment:
     @property
     def touched(self) -> bool:
         """Whether Graph has accepted the lever once, or may have: nothing may say "nothing was touched" then."""
-        return self.residual_until is not None or self.pull is not None
+        pulled = self.pull is not None and self.pull.outcome is not PullOutcome.REFUSED
+        return pulled or self.to_undo is not None
 
     def changed(self, now: datetime, **changes: Any) -> Self:
         """Give the record with changes and the time of change."""
         return replace(self, updated_at=max(now, self.updated_at + timedelta(microseconds=1)), **changes)
+
+    def put_before_people(self, now: datetime, by: str, within: timedelta, **changes: Any) -> Self:
+        """Give the record as ``by`` asks people about it: what they said before does not count for this."""
+        askers = self.askers if by in self.askers else (*self.askers, by)[-_KEPT:]
+        return self.changed(now, decide_by=now + within, asked_at=now, askers=askers, **changes)
+
+    @property
+    def fresh_approvals(self) -> tuple[Approval, ...]:
+        """What people have said about the lever in question since they were asked about it."""
+        return tuple(
+            one
+            for one in self.approvals
+            if one.lever == self.proposed_lever and (self.asked_at is None or one.at >= self.asked_at)
+        )
 
     def joined_by(self, finding: Finding, now: datetime) -> Self:
         """Give the record with one more finding, and its incident if it has one."""
@@ -280,6 +297,7 @@ class Containment:
                 **{name: tuple(body[name]) for name in ("reasons", "unchecked", "vetoes", "armed_policies")},
                 "owners": tuple(body.get("owners", ())),
                 "residual": tuple(body.get("residual", ())),
+                "askers": tuple(body.get("askers", ())),
                 "approvals": tuple(
                     Approval(**{**one, "at": _moment(one["at"])}) for one in body.get("approvals", ())
                 ),
@@ -313,6 +331,7 @@ class Containment:
 
 _LATER_TIMES: Final = (
     "decide_by",
+    "asked_at",
     "probation_until",
     "undo_at",
     "began_at",

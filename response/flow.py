@@ -144,6 +144,7 @@ async def settle(world: World) -> list[Containment]:
     expired = await approving.expire(world)
     recovered = [*await pulling.recover(world), *await undoing.recover(world)]
     changed = [*expired, *await verification.verify_pending(world), *await undoing.go_on(world)]
+    changed += await approving.next_by_policy(changed, world)
     if any(c.state is State.CLAIMED for c in changed):  # the next lever, or what nobody decided in time
         recovered += await pulling.recover(world)
     for containment_id in dict.fromkeys((*recovered, *(c.id for c in changed))):

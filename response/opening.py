@@ -33,7 +33,9 @@ from response.containment import (
 from response.decision import Decision, Verdict, Veto
 from response.evidence import Armed, Evidence, NotArmed
 from response.finding import AFTER_CONTAINMENT, BOLDNESS, Source, Tier
+from response.following import with_next_lever
 from response.ledger import Draft, EntryKind, commit_with_entries
+from response.levers import CONFIRM_AGENT_COMPROMISED, CONFIRM_COMPROMISED, DISABLE_PRINCIPAL
 from response.policy import Mode
 
 if TYPE_CHECKING:
@@ -110,8 +112,8 @@ async def _try(
     if pointer is not None:
         containment, etag = await load(world.store, pointer.body["containment"])
         if not await _undone(containment, decision, world):
-            return await _join(finding, decision, evidence, world, containment, etag, before, now)
-        await _close(containment, etag, pointer, world, now)
+            return await _join(finding, decision, evidence, world, containment, etag, before, now, ends_at)
+        await _close(containment, etag, world, now)
     if decision.verdict is Verdict.WATCH:
         return await _watch(finding, decision, world, before, now)
     return await _open(finding, decision, evidence, world, before, now, ends_at)
@@ -127,34 +129,40 @@ def _weighs_more(finding: Finding, decision: Decision, before: Record) -> bool:
 
 async def _undone(containment: Containment, decision: Decision, world: World) -> bool:
     """
-    Whether somebody has dismissed the risk in Entra since the lever was pulled.
+    Whether somebody has taken everything back in Entra since: risk dismissed, principal enabled again.
 
-    Asked only where a new finding would contain: it costs the tenant's ID Protection second. Unread means no.
+    Asked only where a new finding would contain: it costs the tenant's ID Protection second. Unread means no. While
+    an undo of ours is under way it is no: closed, that undo would go out and release what comes after it.
     """
     # PULLED: Entra may still show the dismissal of before. FAILED after a pull: the label is what was dismissed.
     settled = containment.state in CONTAINED - {State.PULLED} or (
         containment.state is State.FAILED and containment.failed_because is not FailureReason.REFUSED
     )
-    if decision.verdict is not Verdict.CONTAIN or not settled:
+    if decision.verdict is not Verdict.CONTAIN or not settled or containment.undoing:
         return False
+    standing = {pulled.lever for pulled in containment.pulled_levers if pulled.undone_at is None}
+    if standing - {CONFIRM_COMPROMISED.id, CONFIRM_AGENT_COMPROMISED.id, DISABLE_PRINCIPAL.id}:
+        return False  # what was removed is given back by our undo alone
     try:
-        risk = await world.graph.risk(containment.principal)
+        return all(
+            [await _taken_back(lever, containment, world) for lever in standing or {containment.lever}]
+        )
     except ClientError:
         return False
+
+
+async def _taken_back(lever: str, c: Containment, world: World) -> bool:
+    if lever == DISABLE_PRINCIPAL.id:
+        return (await world.graph.service_principal(c.principal)).account_enabled is True
+    agent = lever == CONFIRM_AGENT_COMPROMISED.id
+    risk = await (world.graph.agent_risk(c.principal) if agent else world.graph.risk(c.principal))
     return risk is not None and risk.dismissed
 
 
-async def _close(containment: Containment, etag: str, pointer: Record, world: World, now: datetime) -> None:
-    closed = containment.changed(now, state=State.CLOSED, is_open=False)
-    note = "the risk was dismissed in Entra; a new finding opens a new containment"
-
-    async def build() -> tuple[list[Write], list[Draft]]:
-        body: dict[str, object] = {"state": closed.state, "note": note}
-        draft = Draft(EntryKind.CLOSED, ACTOR, closed.principal, closed.id, body)
-        writes: list[Write] = [Replace(closed.key, closed.to_body(), etag), Delete(pointer.key, pointer.etag)]
-        return [*writes, *telling_note(closed, now)], [draft]
-
-    await commit_with_entries(world.store, build)
+async def _close(containment: Containment, etag: str, world: World, now: datetime) -> None:
+    closed = containment.changed(now, state=State.CLOSED, is_open=False, next_lever="")
+    note = "it was taken back in Entra; a new finding opens a new containment"
+    await commit_changed(closed, etag, EntryKind.CLOSED, ACTOR, {"note": note}, world)
 
 
 async def _watch(
@@ -182,7 +190,7 @@ async def _open(
     state, kind = _first_state(decision)
     containment = replace(_first_record(finding, decision, evidence, state, now), undo_at=ends_at)
     if state is State.AWAITING_APPROVAL:
-        containment = containment.changed(now, decide_by=now + world.policy.decide_within)
+        containment = containment.put_before_people(now, finding.raised_by, world.policy.decide_within)
 
     async def build() -> tuple[list[Write], list[Draft]]:
         writes: list[Write] = [
@@ -218,40 +226,108 @@ async def _join(
     etag: str,
     before: Record | None,
     now: datetime,
+    ends_at: datetime | None,
 ) -> Opened:
     joined = containment.joined_by(finding, now)
+    if finding.source is Source.ANALYST and finding.raised_by not in joined.askers:
+        joined = replace(joined, askers=(*joined.askers, finding.raised_by))
     kind = EntryKind.JOINED
     extra: list[Write] = []
     if _shows_that_the_block_failed(finding, containment):
         reason = FailureReason.ACTIVITY_AFTER
-        joined = joined.changed(now, state=State.FAILED, failed_because=reason, failure=finding.reason[:500])
+        joined = joined.changed(
+            now,
+            state=State.FAILED,
+            failed_because=reason,
+            failure=finding.reason[:500],
+            residual_until=None,
+            residual=(),
+        )
+        joined = with_next_lever(joined, world.policy, now)
         kind = EntryKind.FAILED
     elif _asks_for_another_lever(finding, decision, containment):
         joined = _with_another_lever(joined, finding, decision, world, now)
         kind = EntryKind.LEVER_PROPOSED
-        extra = await index_writes(joined, world.store)
     elif _may_go_on(containment, decision):
         vetoes, brake_write = await _brake(decision, evidence, world, now)
         decision = decision.with_vetoes(vetoes)
         state, first_kind = _first_state(decision)
         if state is State.CLAIMED:
-            joined = _claimed_again(joined, decision, evidence, now)
+            joined = replace(
+                _claimed_again(joined, decision, evidence, now), undo_at=ends_at or joined.undo_at
+            )
             kind = first_kind
-            extra = [*brake_write, *await index_writes(joined, world.store)]
+            extra = list(brake_write)
+    if kind is EntryKind.JOINED and _goes_to_people(decision, joined):
+        joined = _put_before_people(joined, finding, decision, world, now)
+        kind = EntryKind.PARKED
 
     async def build() -> tuple[list[Write], list[Draft]]:
+        tripped, told = await _trip(decision, world, now)
         writes: list[Write] = [
             Replace(joined.key, joined.to_body(), etag),
             _known(finding, decision, now),
             *_incident_write(finding, joined.id, before),
             *telling_note(joined, now),
+            *await index_writes(joined, world.store),
             *extra,
+            *tripped,
         ]
         drafts = _judged(finding, decision, joined.id)
-        return writes, [*drafts, _draft(kind, finding, joined.id, {"state": joined.state})]
+        return writes, [*drafts, _draft(kind, finding, joined.id, {"state": joined.state}), *told]
 
     await commit_with_entries(world.store, build)
     return Opened(joined, decision)
+
+
+def _goes_to_people(decision: Decision, c: Containment) -> bool:
+    """Whether a finding that asks for people has met a record that waits for nobody."""
+    asks = (
+        decision.verdict is not Verdict.WATCH and decision.mode is not Mode.OBSERVE and not decision.forbidden
+    )
+    idle = c.state in (State.PROPOSED, State.HALF_OPEN) or (c.state is State.FAILED and bool(decision.lever))
+    return asks and idle and not c.undoing and not c.next_lever
+
+
+def _put_before_people(
+    joined: Containment, finding: Finding, decision: Decision, world: World, now: datetime
+) -> Containment:
+    asked: dict[str, object] = {
+        "people_needed": max(1, decision.people),
+        "reasons": (*joined.reasons, *decision.reasons)[-20:],
+        "vetoes": tuple(str(veto) for veto in decision.vetoes),
+        "would_contain": _would_contain(decision),
+    }
+    within = world.policy.decide_within
+    if joined.state is State.FAILED and joined.touched:
+        return joined.put_before_people(
+            now,
+            finding.raised_by,
+            within,
+            next_lever=decision.lever,
+            next_requested_by=finding.raised_by,
+            **asked,
+        )
+    return joined.put_before_people(
+        now,
+        finding.raised_by,
+        within,
+        state=State.AWAITING_APPROVAL,
+        mode=str(decision.mode),
+        lever=decision.lever,
+        requested_by=finding.raised_by,
+        automatic=decision.automatic,
+        pull=None,
+        proof=None,
+        confirmed_at=None,
+        residual_until=None,
+        residual=(),
+        undo=None,
+        probation_until=None,
+        failure="",
+        failed_because=FailureReason.NONE,
+        **asked,
+    )
 
 
 def _shows_that_the_block_failed(finding: Finding, containment: Containment) -> bool:
@@ -284,16 +360,20 @@ def _with_another_lever(
 ) -> Containment:
     asked: dict[str, object] = {
         "people_needed": decision.people,
-        "decide_by": now + world.policy.decide_within,
         "reasons": (*joined.reasons, *decision.reasons)[-20:],
     }
+    by, within = finding.raised_by, world.policy.decide_within
     if joined.state in CONTAINED or joined.state is State.FAILED:
-        return joined.changed(now, next_lever=decision.lever, next_requested_by=finding.raised_by, **asked)
-    return joined.changed(
+        return joined.put_before_people(
+            now, by, within, next_lever=decision.lever, next_requested_by=by, **asked
+        )
+    return joined.put_before_people(
         now,
+        by,
+        within,
         state=State.AWAITING_APPROVAL,
         lever=decision.lever,
-        requested_by=finding.raised_by,
+        requested_by=by,
         automatic=False,
         **asked,
     )
@@ -306,7 +386,7 @@ async def commit_changed(
     by: str,
     body: dict[str, object],
     world: World,
-    more: Sequence[Draft] = (),
+    more: Sequence[Write] = (),
 ) -> None:
     """
     Commit a changed record with its lists, its entry and the note that people have to be told.
@@ -319,11 +399,12 @@ async def commit_changed(
             Replace(c.key, c.to_body(), etag),
             *await index_writes(c, world.store),
             *telling_note(c, world.now()),
+            *more,
         ]
         pointer = None if c.is_open else await world.store.get(f"open:{c.principal}")
         if pointer is not None and pointer.body.get("containment") == c.id:
             writes.append(Delete(pointer.key, pointer.etag))
-        return writes, [Draft(kind, by, c.principal, c.id, {"state": c.state, **body}), *more]
+        return writes, [Draft(kind, by, c.principal, c.id, {"state": c.state, **body})]
 
     await commit_with_entries(world.store, build)
 
@@ -381,7 +462,10 @@ def _claimed_again(joined: Containment, decision: Decision, evidence: Evidence, 
         vetoes=(),
         lever=decision.lever,
         next_lever="",
+        next_requested_by="",
         decide_by=None,
+        residual_until=None,
+        residual=(),
         undo=None,
         probation_until=None,
         automatic=decision.automatic,
@@ -452,6 +536,13 @@ async def _brake(
     state, _ = _first_state(decision)
     if not decision.automatic or state is not State.CLAIMED:
         return (), []
+    return await counted(decision, evidence, world, now)
+
+
+async def counted(
+    decision: Decision, evidence: Evidence, world: World, now: datetime
+) -> tuple[tuple[Veto, ...], list[Write]]:
+    """Give the write that counts one more automatic containment, or the veto when the cap is reached."""
     record = await world.store.get(gathering.BRAKE)
     known = brake.read(record.body) if record else ()
     owners = gathering.owner_ids(evidence.owners)
@@ -521,6 +612,8 @@ def _first_record(
         is_open=state is not State.VETOED,
         armed_policies=evidence.armed.policies if isinstance(evidence.armed, Armed) else (),
         people_needed=max(1, decision.people),
+        asked_at=now,
+        askers=(finding.raised_by,),
         began_at=finding.first_seen,
         owners=tuple(one.name[:200] for one in evidence.owners[:10])
         if isinstance(evidence.owners, tuple)

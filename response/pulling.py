@@ -7,10 +7,11 @@ Pull the levers of everything that is claimed; those that carry many principals,
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from clients.stores import Insert, Write
-from clients.terms import Unknown
+from clients.terms import Kind, Unknown
 from response import acting, batches, gathering, integrity
 from response.batches import STALE_AFTER, Kinds, Seen, Waiting
 from response.containment import (
@@ -29,12 +30,15 @@ from response.policy import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from clients.terms import ObjectId
     from response.world import World
 
 log = logging.getLogger("agentbreaker.pulling")
+# The platform keeps tokens of a managed identity for up to a day and cannot be told to forget them (entra-docs,
+# managed-identity-best-practice-recommendations.md). What is seen later makes the end later (``verification``).
+_LIFETIMES: Final = {str(Kind.MANAGED_IDENTITY): timedelta(hours=24)}
 _SWITCHED_OFF: Final = "the kill switch was on when the lever was to be pulled"
 _NOT_INTACT: Final = "the ledger's chain is broken or could not be checked, so nothing is pulled"
 _NOT_KNOWN: Final = "whether the lever took effect is not known; look at the principal in Entra"
@@ -87,7 +91,8 @@ class _PullIntent:
             pull=pull,
             pulled_levers=(*c.pulled_levers, Pulled(c.lever, accepted)),
             contained_at=c.contained_at or accepted,
-            residual_until=accepted + TOKEN_LIFETIME,
+            residual_until=accepted + _LIFETIMES.get(c.kind, TOKEN_LIFETIME),
+            residual=(),
             decide_by=None,
             failure="",
             failed_because=FailureReason.NONE,
@@ -156,12 +161,13 @@ class _PullIntent:
             may_be_sent = c.pull is not None and (
                 why.startswith(_NOT_KNOWN) or c.pull.outcome is PullOutcome.UNKNOWN
             )
-            return c.changed(
+            return c.put_before_people(
                 now,
+                c.requested_by,
+                world.policy.decide_within,
                 state=State.AWAITING_APPROVAL,
                 reasons=(*c.reasons, why)[-20:],
                 pull=c.pull if may_be_sent else None,
-                decide_by=now + world.policy.decide_within,
             )
 
         await batches.outcome(self, batch, change, EntryKind.PARKED, world, why, over=True)

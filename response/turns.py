@@ -41,7 +41,9 @@ class Turns:
         """
         async with self._lock:  # one taker a process: the store decides only between processes
             record = await self._store.get(KEY)
-            now = self._now()  # not before: reading takes time, and whoever holds the turn renews it meanwhile
+            now = (
+                self._now()
+            )  # not before: reading takes time, and whoever holds the turn renews it meanwhile
             if record is not None:
                 wait = datetime.fromisoformat(record.body["free_at"]) - now
                 # A turn further ahead than two intervals was written by a clock that ran wild: take it. Between one

@@ -16,7 +16,16 @@ from clients.stores import Conflict, Put, Write
 from clients.terms import Risk, RiskDetection, Unknown
 from response import acting, batches, gathering
 from response.batches import Kinds, Seen, Waiting
-from response.containment import Containment, ContainmentId, Pull, Pulled, State, Undo
+from response.containment import (
+    Containment,
+    ContainmentId,
+    FailureReason,
+    Pull,
+    Pulled,
+    PullOutcome,
+    State,
+    Undo,
+)
 from response.ledger import EntryKind
 from response.levers import CONFIRM_AGENT_COMPROMISED, CONFIRM_COMPROMISED
 from response.opening import ACTOR, commit_changed, index_writes, load, load_readable
@@ -60,15 +69,24 @@ async def _order(containment_id: str, by: str, reason: str, before: tuple[str, .
         ordered = ordered_undo(c, by, reason, before, world)
         body: dict[str, object] = {"reason": reason, "before": list(before)}
         try:
-            await commit_changed(ordered, etag, EntryKind.UNDO_REQUESTED, by, body, world)
+            await commit_changed(
+                ordered, etag, EntryKind.UNDO_REQUESTED, by, body, world, [_counts_from(ordered)]
+            )
         except Conflict:
             continue
         return
     raise Conflict(f"containment:{containment_id}")
 
 
+def _counts_from(ordered: Containment) -> Write:
+    """From the order on, only evidence newer than it counts: whoever gave it has judged what came before."""
+    at = ordered.undo.requested_at if ordered.undo else ordered.updated_at
+    return Put(f"undone:{ordered.principal}", {"at": at.isoformat()})
+
+
 def _nothing_to_undo(c: Containment) -> str:
-    if c.state is State.CLAIMED:
+    unknown = c.pull is not None and c.pull.outcome is PullOutcome.UNKNOWN
+    if c.state is State.CLAIMED and not unknown:
         return "the lever is being pulled at this moment; try again in a minute"
     if not c.touched and not c.pulled_levers:
         return f"nothing was touched (state {c.state}); reject it if it waits for a person"
@@ -89,7 +107,11 @@ def ordered_undo(c: Containment, by: str, reason: str, before: tuple[str, ...], 
         began = c.pull.started_at if c.pull else c.opened_at
         levers = (*levers, Pulled(c.lever, began))
     order = Undo(by, reason[:2000], now, world.policy.probation, before)
-    return c.changed(now, undo=order, pulled_levers=levers, next_lever="")
+    changes: dict[str, object] = {"undo": order, "pulled_levers": levers, "next_lever": ""}
+    if c.state is State.CLAIMED:  # nobody knows whether it took effect, and it is not to be sent again
+        why = "it was taken back before anybody knew whether it took effect"
+        changes |= {"state": State.FAILED, "failed_because": FailureReason.NOT_HIGH, "failure": why}
+    return c.changed(now, **changes)
 
 
 async def seen_before(c: Containment, world: World) -> tuple[str, ...]:
@@ -154,7 +176,7 @@ class _UndoIntent:
     )
 
     def waits(self, c: Containment) -> bool:
-        return c.undoing
+        return c.undoing and c.is_open
 
     def step(self, c: Containment) -> Pull | None:
         return c.undo.step if c.undo else None
@@ -183,6 +205,9 @@ class _UndoIntent:
             probation_until=accepted + c.undo.probation if c.undo else accepted,
             next_lever="",
             undo_at=None,
+            residual=(),
+            failure="",
+            failed_because=FailureReason.NONE,
         )
 
     def refused(self, c: Containment, now: datetime, why: str) -> Containment:

@@ -29,13 +29,13 @@ from response.containment import (
     State,
 )
 from response.evidence import Armed, NotArmed
+from response.following import with_next_lever
 from response.ledger import Draft, EntryKind, commit_with_entries
 from response.levers import (
     CONFIRM_AGENT_COMPROMISED,
     CONFIRM_COMPROMISED,
     DISABLE_PRINCIPAL,
     LEVERS,
-    next_lever,
 )
 from response.opening import (
     ACTOR,
@@ -45,7 +45,6 @@ from response.opening import (
     load_readable,
     telling_note,
 )
-from response.policy import Disabling, Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
     from clients.logs import Rows
     from clients.stores import Store
     from clients.terms import Policy, Risk
-    from response.policy import ResponsePolicy
     from response.world import World
 
 log = logging.getLogger("agentbreaker.verification")
@@ -150,6 +148,9 @@ def judged(before: Containment, seen: ReadBack, now: datetime) -> Containment:
     if failed := _did_not_bite(after, seen.sign_ins, now):
         return failed
     ours = set(after.armed_policies) | _blocking(seen.policies)
+    watched = _PENDING | {State.FAILED, State.AWAITING_APPROVAL}
+    if after.state not in watched or after.undoing:
+        return after
     proof = next((proof for one in seen.sign_ins if (proof := _proof(after, one, ours)) is not None), None)
     if proof is not None and after.state is not State.PROVEN:
         none = FailureReason.NONE
@@ -161,7 +162,11 @@ def judged(before: Containment, seen: ReadBack, now: datetime) -> Containment:
 
 def _waits_for_effect(c: Containment) -> bool:
     """Whether the effect has not been read yet; a late one is seen even after we gave up waiting."""
-    return c.state is State.PULLED or c.failed_because is FailureReason.NOT_HIGH or _parked_unknown(c)
+    return c.state is State.PULLED or _may_come_late(c) or _parked_unknown(c)
+
+
+def _may_come_late(c: Containment) -> bool:
+    return c.state is State.FAILED and c.failed_because is FailureReason.NOT_HIGH and not c.undoing
 
 
 def _parked_unknown(c: Containment) -> bool:
@@ -210,9 +215,12 @@ def _confirmed(before: Containment, policies: tuple[Policy, ...] | Unknown, now:
     armed = (
         policies if isinstance(policies, Unknown) else breaker.armed(policies, acting.as_principal(before))
     )
+    covered = not isinstance(armed, NotArmed)
+    if not covered:  # nothing is blocked, so no token is the last one
+        read |= {"residual_until": None, "residual": ()}
     return before.changed(
         now,
-        state=State.NOT_COVERED if isinstance(armed, NotArmed) else State.CONFIRMED,
+        state=State.CONFIRMED if covered else State.NOT_COVERED,
         armed=armed_in_words(armed),
         armed_policies=armed.policies if isinstance(armed, Armed) else (),
         **read,
@@ -240,7 +248,12 @@ def _did_not_bite(c: Containment, sign_ins: Sequence[SignIn], now: datetime) -> 
         else:
             continue
         return c.changed(
-            now, state=State.FAILED, failed_because=FailureReason.ACTIVITY_AFTER, failure=why[:500]
+            now,
+            state=State.FAILED,
+            failed_because=FailureReason.ACTIVITY_AFTER,
+            failure=why[:500],
+            residual_until=None,
+            residual=(),
         )
     return None
 
@@ -272,46 +285,6 @@ def _proof(containment: Containment, denial: SignIn, ours: set[str]) -> Proof | 
     return Proof(denial.event_id, denial.at, denial.code, named[0])
 
 
-# --- what follows a failure ---------------------------------------------------------------------
-
-
-def with_next_lever(c: Containment, policy: ResponsePolicy, now: datetime) -> Containment:
-    """
-    Give a containment that did not stop its principal with the lever that is next: proposed, or claimed.
-
-    Claimed only where policy lets principals be disabled by itself, in mode enforce, for what was automatic. Pure;
-    the same object where there is nothing to propose.
-    """
-    if c.state not in (State.FAILED, State.NOT_COVERED) or c.next_lever or c.undoing or not c.touched:
-        return c
-    tried = tuple(pulled.lever for pulled in c.pulled_levers if pulled.undone_at is None)
-    lever = next_lever(acting.as_principal(c).kind, (*tried, c.lever), policy.levers)
-    if lever is None:
-        return c
-    by_itself = policy.disabling is Disabling.AUTOMATIC and policy.mode is Mode.ENFORCE and c.automatic
-    if by_itself and lever is DISABLE_PRINCIPAL:
-        why = f"{c.failure or c.armed}; {lever.id} is next, and AGENTBREAKER_DISABLE_PRINCIPAL says automatic"
-        return c.changed(
-            now,
-            state=State.CLAIMED,
-            lever=lever.id,
-            reasons=(*c.reasons, why)[-20:],
-            claimed_at=now,
-            pull=None,
-            proof=None,
-            confirmed_at=None,
-            failure="",
-            failed_because=FailureReason.NONE,
-        )
-    return c.changed(
-        now,
-        next_lever=lever.id,
-        next_requested_by=ACTOR,
-        people_needed=max(1, lever.people),
-        decide_by=now + policy.decide_within,
-    )
-
-
 # --- asking -------------------------------------------------------------------------------------
 
 
@@ -331,7 +304,7 @@ async def _pending(world: World) -> list[tuple[Containment, str]]:
 
 def _to_be_watched(c: Containment, now: datetime) -> bool:
     pulled = (c.pull.accepted_at or c.pull.started_at) if c.pull else None
-    undecided = c.state in _PENDING or c.failed_because is FailureReason.NOT_HIGH or _parked_unknown(c)
+    undecided = c.state in _PENDING or _may_come_late(c) or _parked_unknown(c)
     # What is proven is watched until the last old token is dead, and some for the rows to arrive.
     proven = (
         c.state is State.PROVEN and c.residual_until is not None and now < c.residual_until + _ROWS_ARRIVE
@@ -494,10 +467,8 @@ async def _write(after: Containment, etag: str, world: World) -> Containment | N
         ]
         drafts = [_draft(after)]
         if further is not after:
-            kind = EntryKind.CLAIMED if further.state is State.CLAIMED else EntryKind.LEVER_PROPOSED
-            lever = further.next_lever or further.lever
-            body = {"state": further.state, "lever": lever}
-            drafts.append(Draft(kind, ACTOR, further.principal, further.id, body))
+            body = {"state": further.state, "lever": further.next_lever}
+            drafts.append(Draft(EntryKind.LEVER_PROPOSED, ACTOR, further.principal, further.id, body))
         return writes, drafts
 
     try:
