@@ -7,6 +7,7 @@ credential a principal signs in with ends its next token request, as in Entra; i
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,7 @@ from aiohttp import web
 from simtenant import permissions
 from simtenant.graph_base import Audited, GraphBase
 from simtenant.graph_wire import Call, GraphRefusedError, Json, Operation, json_answer, not_found
+from simtenant.tenant import PrincipalKind
 
 if TYPE_CHECKING:
     from simtenant.tenant import Principal
@@ -29,7 +31,24 @@ class Holdings(GraphBase):
         p = permissions
         principals = "/servicePrincipals/{id}"
         return (
-            Operation("GET", f"{principals}/sponsors", p.AGENT_READ | p.APPLICATION_READ, self._sponsors),
+            Operation(
+                "GET",
+                f"{principals}/microsoft.graph.agentIdentity/sponsors",
+                p.SPONSOR_READ,
+                self._sponsors_of_agent,
+            ),
+            Operation(
+                "GET",
+                f"{principals}/microsoft.graph.agentIdentityBlueprintPrincipal/sponsors",
+                p.SPONSOR_READ,
+                self._sponsors_of_blueprint,
+            ),
+            Operation(
+                "GET",
+                f"{principals}/transitiveMemberOf/microsoft.graph.directoryRole",
+                p.MEMBERSHIP_READ,
+                self._memberships,
+            ),
             Operation(
                 "GET",
                 "/roleManagement/directory/roleAssignments",
@@ -41,17 +60,24 @@ class Holdings(GraphBase):
             Operation("POST", "/oauth2PermissionGrants", p.GRANT_WRITE, self._grant),
             Operation("DELETE", "/oauth2PermissionGrants/{id}", p.GRANT_WRITE, self._take_grant),
             Operation("POST", f"{principals}/removePassword", p.PRINCIPAL_WRITE, self._remove_password),
-            Operation(
-                "POST", "/applications/{id}/removePassword", p.APPLICATION_WRITE, self._remove_password
-            ),
+            Operation("POST", "/applications/{id}/removePassword", p.PRINCIPAL_WRITE, self._remove_password),
             Operation("PATCH", "/applications/{id}", p.APPLICATION_WRITE, self._patch_keys),
-            Operation("GET", _FEDERATED, p.APPLICATION_READ, self._federated),
+            Operation("GET", _FEDERATED, p.FEDERATION_READ, self._federated),
             Operation("POST", _FEDERATED, p.APPLICATION_WRITE, self._federate),
             Operation("DELETE", f"{_FEDERATED}/{{fid}}", p.APPLICATION_WRITE, self._take_federated),
         )
 
-    async def _sponsors(self, call: Call) -> web.Response:
-        rows = [self._person(one) for one in self._principal_named(call).sponsors]
+    async def _sponsors_of_agent(self, call: Call) -> web.Response:
+        return self._sponsors(call, PrincipalKind.AGENT_IDENTITY)
+
+    async def _sponsors_of_blueprint(self, call: Call) -> web.Response:
+        return self._sponsors(call, PrincipalKind.AGENT_BLUEPRINT)
+
+    def _sponsors(self, call: Call, kind: PrincipalKind) -> web.Response:
+        principal = self._principal_named(call)
+        if principal.kind is not kind:  # a cast to a type that the object is not
+            raise not_found(principal.object_id)
+        rows = [self._person(one) for one in principal.sponsors]
         return self._page(call, rows, filterable=frozenset({"id"}), max_top=999, directory=True)
 
     def _person(self, object_id: str) -> Json:
@@ -71,6 +97,31 @@ class Holdings(GraphBase):
         ]
         names = frozenset({"id", "principalId", "roleDefinitionId"})
         return self._page(call, rows, filterable=names, max_top=999, directory=True)
+
+    async def _memberships(self, call: Call) -> web.Response:
+        """
+        List the directory roles of a principal, those through groups among them.
+
+        Who may not read roles is given their ids and nothing else; a cast is an advanced query and takes
+        ConsistencyLevel and $count (list transitiveMemberOf).
+        """
+        if not (call.wants_eventual_consistency and call.request.query.get("$count") == "true"):
+            raise GraphRefusedError(
+                400,
+                "Request_UnsupportedQuery",
+                "OData cast needs ConsistencyLevel: eventual and $count=true.",
+            )
+        principal = self._principal_named(call)
+        readable = bool(permissions.ROLE_ASSIGNMENT_READ & call.claims.roles)
+        rows: list[Json] = [
+            {
+                "id": str(uuid.uuid5(uuid.UUID(self._tenant.settings.tenant_id), role)),
+                "displayName": role if readable else None,
+                "roleTemplateId": role if readable else None,
+            }
+            for role in dict.fromkeys([*principal.directory_roles, *principal.group_roles])
+        ]
+        return self._page(call, rows, filterable=frozenset({"id"}), max_top=999, directory=True)
 
     async def _take_role(self, call: Call) -> web.Response:
         principal = self._principal_named(call)

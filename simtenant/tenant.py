@@ -126,7 +126,8 @@ class Principal:
     ``country`` and ``user_agent`` are where its sign-ins come from unless a
     request says otherwise. ``credentials`` are all it has, also those that have ended; the one
     it signs in with is ``credential_key_id``; ``lost_credentials`` were removed, and a certificate among them can be
-    written again. ``directory_roles`` are role template ids, ``security_attributes`` custom security attributes by
+    written again. ``directory_roles`` are role template ids, ``group_roles`` those
+    it has through a group, ``security_attributes`` custom security attributes by
     set, ``grants`` and ``federated`` Graph's own JSON. ``agent_identity_blueprint_id`` is the blueprint's
     appId, as in Graph.
     """
@@ -148,6 +149,7 @@ class Principal:
     owners: list[str] = field(default_factory=list)
     sponsors: list[str] = field(default_factory=list)
     directory_roles: list[str] = field(default_factory=list)
+    group_roles: list[str] = field(default_factory=list)
     security_attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
     grants: list[Json] = field(default_factory=list)
     federated: list[Json] = field(default_factory=list)
