@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SERVICE: Final = "Microsoft Graph"
 SCOPE: Final = "https://graph.microsoft.com/.default"
-_READ_WITHIN: Final = timedelta(seconds=20)
+READ_WITHIN: Final = timedelta(seconds=20)
 # A write that takes longer counts as an unknown outcome. Shorter than the time after which
 # ``response/pulling.py`` may send again, so that no request of ours is still under way then.
 _WRITE_WITHIN: Final = timedelta(seconds=40)
@@ -125,7 +125,7 @@ class GraphCalls:
             body = await adapter.send_primitive_async(request, "bytes", {"XXX": ODataError})
             return json.loads(body or b"")
 
-        async for attempt in retry.reads(within=_READ_WITHIN):
+        async for attempt in retry.reads(within=READ_WITHIN):
             with attempt:
                 if paced:
                     await self._turn()
