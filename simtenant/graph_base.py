@@ -338,3 +338,13 @@ def _keys(credentials: Iterable[HeldCredential]) -> list[Json]:
         for held in credentials
         if held.is_certificate
     ]
+
+
+def with_keys(row: Json, call: Call) -> Json:
+    """Show the public keys of certificates, where a single object's keyCredentials are selected (keycredential.md)."""
+    if "keyCredentials" in call.request.query.get("$select", ""):
+        row["keyCredentials"] = [
+            one | {"key": base64.urlsafe_b64encode(f"certificate {one['keyId']}".encode()).decode()}
+            for one in row["keyCredentials"]
+        ]
+    return row

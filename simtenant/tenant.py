@@ -128,7 +128,8 @@ class Principal:
     it signs in with is ``credential_key_id``; ``lost_credentials`` were removed, and a certificate among them can be
     written again. ``directory_roles`` are role template ids, ``group_roles`` those
     it has through a group, ``security_attributes`` custom security attributes by
-    set, ``grants`` and ``federated`` Graph's own JSON. ``agent_identity_blueprint_id`` is the blueprint's
+    set, ``grants``, ``federated`` (of the
+    application) and ``own_federated`` (its own) Graph's own JSON. ``agent_identity_blueprint_id`` is the blueprint's
     appId, as in Graph.
     """
 
@@ -153,6 +154,7 @@ class Principal:
     security_attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
     grants: list[Json] = field(default_factory=list)
     federated: list[Json] = field(default_factory=list)
+    own_federated: list[Json] = field(default_factory=list)
     lost_credentials: list[HeldCredential] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     client_capabilities_cp1: bool = False
@@ -171,6 +173,11 @@ class Principal:
         conditions of their own. Source: facts/entra.md §3, limits.
         """
         return self.kind is PrincipalKind.APPLICATION and self.sign_in_audience == "AzureADMyOrg"
+
+    @property
+    def has_lost_its_credential(self) -> bool:
+        """Whether the credential it signs in with was taken from it."""
+        return any(one.key_id == self.credential_key_id for one in self.lost_credentials)
 
     @property
     def agent_identity_type(self) -> str | None:

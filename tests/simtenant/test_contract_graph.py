@@ -36,7 +36,7 @@ ACCESS = "/identity/conditionalAccess"
 UNDECLARED = {"createdDateTime"}
 # Operations for which permissions.json's extract has nothing: outside what it was cut to.
 NOT_IN_PERMISSIONS_FILE = re.compile(
-    r"^/(\$batch|users|groups|devices|directoryRoles|roleManagement|organization|reports|applications/\{id\}/addPassword)"
+    r"^/(\$batch|users|groups|devices|directoryRoles|roleManagement|organization|reports|servicePrincipals/\{id\}/federatedIdentityCredentials|applications/\{id\}/addPassword)"
 )
 # The file lists these two as needed together with a writing permission; alone
 # they must not grant roles.
