@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from clients import retry
-from clients.errors import ClientError, Malformed, error_code, from_status
+from clients.errors import ClientError, Malformed
 from clients.fields import part, text
-from clients.graph.calls import READ_WITHIN, SERVICE, translated
+from clients.graph.calls import SERVICE
 from clients.graph.inventory import Inventory
 from clients.terms import Dossier, Kind, Mark, ObjectId, Person, ServicePrincipal, Unknown, is_guid, object_id
 
@@ -95,31 +93,9 @@ class Dossiers(Inventory):
 
     async def _batch(self, what: str, questions: Mapping[str, _Question]) -> dict[str, _Answer]:
         """Ask several questions in one request; give the answers by name. One that is missing is missing."""
-        payload = json.dumps({"requests": [_as_inner(name, one) for name, one in questions.items()]}).encode()
-
-        async def ask() -> Any:
-            from kiota_abstractions.method import Method
-            from kiota_abstractions.request_information import RequestInformation
-
-            request = RequestInformation()
-            request.http_method, request.url = Method.POST, f"{self._base_url}/v1.0/$batch"
-            request.headers.try_add("Accept", "application/json")
-            request.set_stream_content(payload, "application/json")
-            adapter: Any = self._graph.request_adapter
-            span = adapter.start_tracing_span(request, "batch")
-            try:
-                answer = await adapter.get_http_response_message(request, span)
-            finally:
-                span.end()
-            if answer.status_code != 200:
-                code, headers = error_code(answer), dict(answer.headers)
-                raise from_status(SERVICE, what, answer.status_code, code=code, headers=headers)
-            return json.loads(answer.content)
-
-        async for attempt in retry.reads(within=READ_WITHIN):
-            with attempt:
-                found = await translated(what, ask)
-        responses = found.get("responses") if isinstance(found, dict) else None
+        body = {"requests": [_as_inner(name, one) for name, one in questions.items()]}
+        found = await self._ask(what, f"{self._base_url}/v1.0/$batch", body)
+        responses = found.get("responses")
         if not isinstance(responses, list) or not all(isinstance(one, dict) for one in responses):
             raise Malformed(SERVICE, f"{what}: no list of responses")
         return {text(one, "id"): _Answer(_status(one), part(one, "body")) for one in responses}
