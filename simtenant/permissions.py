@@ -84,6 +84,8 @@ ORGANIZATION_READ: Final[Roles] = LICENCE_READ - {"LicenseAssignment.Read.All"}
 USER_READ: Final[Roles] = frozenset(
     {"User.Read.All", "User.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All"}
 )
+# agentuser-get.md; of User.ReadBasic.All only the basic properties are shown.
+USER_GET: Final[Roles] = USER_READ | {"User.ReadBasic.All", "AgentIdUser.ReadWrite.All"}
 GROUP_READ: Final[Roles] = frozenset(
     {"Group.Read.All", "Group.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All"}
 )

@@ -235,7 +235,7 @@ class Tenant:
     One simulated tenant.
 
     ``principals`` is keyed by object id, ``applications`` by the object id of
-    the app registration, ``policies`` and ``named_locations`` hold Graph's own
+    the app registration, ``policies``, ``named_locations`` and ``agent_users`` hold Graph's own
     JSON. ``client_sign_ins`` and ``resource_sign_ins`` say by appId when an application
     last got a token, and was last the audience of one, before the services ran (``simtenant/history.py``).
     ``logs`` may be replaced before the server starts.
@@ -256,6 +256,7 @@ class Tenant:
         self.throttle = Throttle()
         self.principals: dict[str, Principal] = {}
         self.applications: dict[str, Application] = {}
+        self.agent_users: list[Json] = []
         self.policies: list[Json] = []
         self.named_locations: list[Json] = []
         self.client_sign_ins: dict[str, LastSignIn] = {}
@@ -424,6 +425,21 @@ class Tenant:
                 user_agent=user_agent,
             )
         )
+
+    def add_agent_user(self, display_name: str, *, parent: Principal, object_id: str | None = None) -> Json:
+        """Add the user of an agent identity in Graph's JSON and return it as stored. Source: agentuser.md."""
+        name = f"{display_name.replace(' ', '-')}@{self.settings.tenant_name}"
+        stored: Json = {
+            "@odata.type": "#microsoft.graph.agentUser",
+            "id": object_id or self.new_id(),
+            "displayName": display_name,
+            "userPrincipalName": name,
+            "mail": name,
+            "accountEnabled": True,
+            "identityParentId": parent.object_id,
+        }
+        self.agent_users.append(stored)
+        return stored
 
     def add_policy(self, policy: Mapping[str, Any]) -> Json:
         """
