@@ -23,7 +23,7 @@ from aiohttp import web
 from simtenant import conditional_access, permissions
 from simtenant.clock import iso
 from simtenant.faults import APP_ID, TEMPLATE
-from simtenant.graph_base import Audited, with_keys
+from simtenant.graph_base import Audited
 from simtenant.graph_batch import Batches
 from simtenant.graph_holdings import Holdings
 from simtenant.graph_people import People
@@ -536,7 +536,7 @@ class GraphService(Batches, Holdings):
 
     async def _get_principal(self, call: Call) -> web.Response:
         principal = self._principal_named(call)
-        row = with_keys(self._principal(principal), call)
+        row = self._with_keys(self._principal(principal), call)
         if "customSecurityAttributes" in call.request.query.get("$select", ""):
             # Given only where it is selected; null to who may not read it, the same as where there is none
             # (serviceprincipal-get.md; custom-security-attributes-examples.md).
@@ -650,7 +650,7 @@ class GraphService(Batches, Holdings):
         )
 
     async def _get_application(self, call: Call) -> web.Response:
-        return self._one(call, with_keys(self._application(self._application_named(call)), call))
+        return self._one(call, self._with_keys(self._application(self._application_named(call)), call))
 
     async def _add_password(self, call: Call) -> web.Response:
         application = self._application_named(call)

@@ -158,6 +158,15 @@ class GraphBase:
             return {"@odata.type": "#microsoft.graph.agentIdentityBlueprint", **row}
         return row
 
+    def _with_keys(self, row: Json, call: Call) -> Json:
+        """Show certificates' public keys, where keyCredentials of a single object are selected (keycredential.md)."""
+        if "keyCredentials" in call.request.query.get("$select", ""):
+            row["keyCredentials"] = [
+                one | {"key": base64.urlsafe_b64encode(f"certificate {one['keyId']}".encode()).decode()}
+                for one in row["keyCredentials"]
+            ]
+        return row
+
     def _assignment(self, principal: Principal, role: str) -> Json:
         graph = self._tenant.principal_by_app_id(GRAPH.app_id)
         return {
@@ -338,13 +347,3 @@ def _keys(credentials: Iterable[HeldCredential]) -> list[Json]:
         for held in credentials
         if held.is_certificate
     ]
-
-
-def with_keys(row: Json, call: Call) -> Json:
-    """Show the public keys of certificates, where a single object's keyCredentials are selected (keycredential.md)."""
-    if "keyCredentials" in call.request.query.get("$select", ""):
-        row["keyCredentials"] = [
-            one | {"key": base64.urlsafe_b64encode(f"certificate {one['keyId']}".encode()).decode()}
-            for one in row["keyCredentials"]
-        ]
-    return row

@@ -12,9 +12,8 @@ from graph_world import READS, World, as_ours, running
 from clients.errors import BadRequest, Malformed, NotFound, OutcomeUnknown, Refused, Throttled
 from clients.graph import AssignmentSnapshot, CredentialSnapshot, GrantSnapshot
 from clients.terms import AppId, Kind, ServicePrincipal
-from simtenant import graph as sim_graph
-from simtenant import graph_base
 from simtenant.faults import FaultKind
+from simtenant.graph_base import GraphBase
 from simtenant.tenant import HeldCredential, Principal
 
 if TYPE_CHECKING:
@@ -94,13 +93,15 @@ async def test_all_credentials_of_both_places_are_read_and_nothing_of_a_secret(w
 async def test_no_key_but_a_public_one_is_kept(
     world: World, kind: str, usage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def shows_all(row: Any, call: Any) -> Any:
-        shown = graph_base.with_keys(row, call)
+    plain = GraphBase._with_keys
+
+    def shows_all(self: GraphBase, row: Any, call: Any) -> Any:
+        shown = plain(self, row, call)
         for one in shown["keyCredentials"]:
             one |= {"type": kind, "usage": usage}
         return shown
 
-    monkeypatch.setattr(sim_graph, "with_keys", shows_all)
+    monkeypatch.setattr(GraphBase, "_with_keys", shows_all)
     snapshot = await world.graph().credentials(as_ours(world.agent))
 
     assert [one.body.get("key") for one in snapshot.held] == [None] * 6
