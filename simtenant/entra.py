@@ -241,7 +241,8 @@ class _Entra:
                 " grant type.",
                 status=401,
             )
-        if principal.secret is None or not hmac.compare_digest(secret.encode(), principal.secret.encode()):
+        expected = None if principal.has_lost_its_credential else principal.secret
+        if expected is None or not hmac.compare_digest(secret.encode(), expected.encode()):
             raise TokenRefusedError(
                 "invalid_client",
                 7000215,

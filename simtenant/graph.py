@@ -543,14 +543,12 @@ class GraphService(Batches, Holdings):
 
     async def _get_principal(self, call: Call) -> web.Response:
         principal = self._principal_named(call)
-        row = self._principal(principal)
+        row = self._with_keys(self._principal(principal), call)
         if "customSecurityAttributes" in call.request.query.get("$select", ""):
-            # Given only where it is selected, and to nobody without the permission of its own: facts/entra.md §6.
-            if not permissions.MARK_READ & call.claims.roles:
-                raise GraphRefusedError(
-                    403, "Authorization_RequestDenied", "Insufficient privileges to complete the operation."
-                )
-            row["customSecurityAttributes"] = principal.security_attributes or None
+            # Given only where it is selected; null to who may not read it, the same as where there is none
+            # (serviceprincipal-get.md; custom-security-attributes-examples.md).
+            readable = permissions.MARK_READ & call.claims.roles
+            row["customSecurityAttributes"] = (principal.security_attributes or None) if readable else None
         return self._one(call, row)
 
     async def _get_agent(self, call: Call) -> web.Response:
@@ -659,7 +657,7 @@ class GraphService(Batches, Holdings):
         )
 
     async def _get_application(self, call: Call) -> web.Response:
-        return self._one(call, self._application(self._application_named(call)))
+        return self._one(call, self._with_keys(self._application(self._application_named(call)), call))
 
     async def _add_password(self, call: Call) -> web.Response:
         application = self._application_named(call)

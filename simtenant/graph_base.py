@@ -158,6 +158,15 @@ class GraphBase:
             return {"@odata.type": "#microsoft.graph.agentIdentityBlueprint", **row}
         return row
 
+    def _with_keys(self, row: Json, call: Call) -> Json:
+        """Show certificates' public keys, where keyCredentials of a single object are selected (keycredential.md)."""
+        if "keyCredentials" in call.request.query.get("$select", ""):
+            row["keyCredentials"] = [
+                one | {"key": base64.urlsafe_b64encode(f"certificate {one['keyId']}".encode()).decode()}
+                for one in row["keyCredentials"]
+            ]
+        return row
+
     def _assignment(self, principal: Principal, role: str) -> Json:
         graph = self._tenant.principal_by_app_id(GRAPH.app_id)
         return {

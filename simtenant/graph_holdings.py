@@ -7,7 +7,9 @@ credential a principal signs in with ends its next token request, as in Entra; i
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
@@ -15,6 +17,7 @@ from aiohttp import web
 from simtenant import permissions
 from simtenant.graph_base import Audited, GraphBase
 from simtenant.graph_wire import Call, GraphRefusedError, Json, Operation, json_answer, not_found
+from simtenant.tenant import HeldCredential, PrincipalKind
 
 if TYPE_CHECKING:
     from simtenant.tenant import Principal
@@ -29,7 +32,24 @@ class Holdings(GraphBase):
         p = permissions
         principals = "/servicePrincipals/{id}"
         return (
-            Operation("GET", f"{principals}/sponsors", p.AGENT_READ | p.APPLICATION_READ, self._sponsors),
+            Operation(
+                "GET",
+                f"{principals}/microsoft.graph.agentIdentity/sponsors",
+                p.SPONSOR_READ,
+                self._sponsors_of_agent,
+            ),
+            Operation(
+                "GET",
+                f"{principals}/microsoft.graph.agentIdentityBlueprintPrincipal/sponsors",
+                p.SPONSOR_READ,
+                self._sponsors_of_blueprint,
+            ),
+            Operation(
+                "GET",
+                f"{principals}/transitiveMemberOf/microsoft.graph.directoryRole",
+                p.MEMBERSHIP_READ,
+                self._memberships,
+            ),
             Operation(
                 "GET",
                 "/roleManagement/directory/roleAssignments",
@@ -41,17 +61,40 @@ class Holdings(GraphBase):
             Operation("POST", "/oauth2PermissionGrants", p.GRANT_WRITE, self._grant),
             Operation("DELETE", "/oauth2PermissionGrants/{id}", p.GRANT_WRITE, self._take_grant),
             Operation("POST", f"{principals}/removePassword", p.PRINCIPAL_WRITE, self._remove_password),
-            Operation(
-                "POST", "/applications/{id}/removePassword", p.APPLICATION_WRITE, self._remove_password
-            ),
+            Operation("POST", "/applications/{id}/removePassword", p.PRINCIPAL_WRITE, self._remove_password),
             Operation("PATCH", "/applications/{id}", p.APPLICATION_WRITE, self._patch_keys),
-            Operation("GET", _FEDERATED, p.APPLICATION_READ, self._federated),
+            # On service principals: in the v1.0 metadata, without a page or permissions of its own.
+            Operation(
+                "GET",
+                f"{principals}/federatedIdentityCredentials",
+                p.FEDERATION_READ,
+                self._federated,
+            ),
+            Operation(
+                "POST", f"{principals}/federatedIdentityCredentials", p.APPLICATION_WRITE, self._federate
+            ),
+            Operation(
+                "DELETE",
+                f"{principals}/federatedIdentityCredentials/{{fid}}",
+                p.APPLICATION_WRITE,
+                self._take_federated,
+            ),
+            Operation("GET", _FEDERATED, p.FEDERATION_READ, self._federated),
             Operation("POST", _FEDERATED, p.APPLICATION_WRITE, self._federate),
             Operation("DELETE", f"{_FEDERATED}/{{fid}}", p.APPLICATION_WRITE, self._take_federated),
         )
 
-    async def _sponsors(self, call: Call) -> web.Response:
-        rows = [self._person(one) for one in self._principal_named(call).sponsors]
+    async def _sponsors_of_agent(self, call: Call) -> web.Response:
+        return self._sponsors(call, PrincipalKind.AGENT_IDENTITY)
+
+    async def _sponsors_of_blueprint(self, call: Call) -> web.Response:
+        return self._sponsors(call, PrincipalKind.AGENT_BLUEPRINT)
+
+    def _sponsors(self, call: Call, kind: PrincipalKind) -> web.Response:
+        principal = self._principal_named(call)
+        if principal.kind is not kind:  # a cast to a type that the object is not
+            raise not_found(principal.object_id)
+        rows = [self._person(one) for one in principal.sponsors]
         return self._page(call, rows, filterable=frozenset({"id"}), max_top=999, directory=True)
 
     def _person(self, object_id: str) -> Json:
@@ -71,6 +114,31 @@ class Holdings(GraphBase):
         ]
         names = frozenset({"id", "principalId", "roleDefinitionId"})
         return self._page(call, rows, filterable=names, max_top=999, directory=True)
+
+    async def _memberships(self, call: Call) -> web.Response:
+        """
+        List the directory roles of a principal, those through groups among them.
+
+        Who may not read roles is given their ids and nothing else; a cast is an advanced query and takes
+        ConsistencyLevel and $count (list transitiveMemberOf).
+        """
+        if not (call.wants_eventual_consistency and call.request.query.get("$count") == "true"):
+            raise GraphRefusedError(
+                400,
+                "Request_UnsupportedQuery",
+                "OData cast needs ConsistencyLevel: eventual and $count=true.",
+            )
+        principal = self._principal_named(call)
+        readable = bool(permissions.ROLE_ASSIGNMENT_READ & call.claims.roles)
+        rows: list[Json] = [
+            {
+                "id": str(uuid.uuid5(uuid.UUID(self._tenant.settings.tenant_id), role)),
+                "displayName": role if readable else None,
+                "roleTemplateId": role if readable else None,
+            }
+            for role in dict.fromkeys([*principal.directory_roles, *principal.group_roles])
+        ]
+        return self._page(call, rows, filterable=frozenset({"id"}), max_top=999, directory=True)
 
     async def _take_role(self, call: Call) -> web.Response:
         principal = self._principal_named(call)
@@ -96,6 +164,11 @@ class Holdings(GraphBase):
                 400, "Request_BadRequest", "clientId, resourceId and consentType are needed."
             )
         row = {"id": self._tenant.new_id(), "principalId": None, **body}
+        key = ("resourceId", "consentType", "principalId")
+        if any([one.get(name) for name in key] == [row[name] for name in key] for one in principal.grants):
+            raise GraphRefusedError(
+                409, "Request_MultipleObjectsWithSameKeyValue", "Permission entry already exists."
+            )
         principal.grants.append(row)
         self._audited(
             call, principal, "Add delegated permission grant", "DelegatedPermissionGrant.Scope", body
@@ -140,8 +213,9 @@ class Holdings(GraphBase):
             None,
         )
         if held is None:
+            # Not 404: seen live in several public repositories, documented nowhere.
             raise GraphRefusedError(
-                404, "Request_ResourceNotFound", "No password credential with this keyId."
+                400, "Request_BadRequest", f"No password credential found with keyId '{key}'."
             )
         self._lose(principal, {key})
         self._audited(call, principal, _CREDENTIALS_CHANGED, "KeyDescription", key)
@@ -156,16 +230,19 @@ class Holdings(GraphBase):
             raise GraphRefusedError(
                 400, "Request_BadRequest", f"Only keyCredentials are simulated, not {sorted(body)}."
             )
-        wanted = {str(one.get("keyId")) for one in keys}
+        wanted = {str(one.get("keyId")): one for one in keys}
         held = {
             one.key_id
             for one in principal.credentials
             if one.is_certificate and one.on_application is at_application
         }
-        back = [one for one in principal.lost_credentials if one.key_id in wanted - held]
-        principal.credentials += back
-        principal.lost_credentials = [one for one in principal.lost_credentials if one not in back]
-        self._lose(principal, held - wanted)
+        if any(not wanted[key].get("key") for key in set(wanted) - held):
+            raise GraphRefusedError(400, "Request_BadRequest", "A new keyCredential needs its key.")
+        principal.lost_credentials = [one for one in principal.lost_credentials if one.key_id not in wanted]
+        self._lose(principal, held - set(wanted))
+        principal.credentials += [
+            _certificate(one, on_application=at_application) for key, one in wanted.items() if key not in held
+        ]
         self._audited(call, principal, _CREDENTIALS_CHANGED, "KeyDescription", sorted(wanted))
         return web.Response(status=204)
 
@@ -173,35 +250,38 @@ class Holdings(GraphBase):
         gone = [one for one in principal.credentials if one.key_id in keys]
         principal.credentials = [one for one in principal.credentials if one not in gone]
         principal.lost_credentials += [replace(one) for one in gone]
-        if principal.credential_key_id in keys:
-            principal.secret = None
+
+    def _federated_held(self, call: Call) -> tuple[Principal, list[Json]]:
+        principal, at_application = self._holder(call)
+        return principal, principal.federated if at_application else principal.own_federated
 
     async def _federated(self, call: Call) -> web.Response:
-        rows = self._holder(call)[0].federated
+        _, rows = self._federated_held(call)
         return self._page(call, rows, filterable=frozenset({"id", "name"}), max_top=999, directory=True)
 
     async def _federate(self, call: Call) -> web.Response:
-        principal, _ = self._holder(call)
+        principal, held = self._federated_held(call)
+        self._check_ownership(call, principal)
         body = await call.body()
         if not all(body.get(name) for name in ("name", "issuer", "subject", "audiences")):
             raise GraphRefusedError(
                 400, "Request_BadRequest", "name, issuer, subject and audiences are needed."
             )
-        if any(one["name"] == body["name"] for one in principal.federated):
+        if any(one["name"] == body["name"] for one in held):
             raise GraphRefusedError(409, "Request_MultipleObjectsWithSameKeyValue", "The name is taken.")
         row = {"id": self._tenant.new_id(), **body}
-        principal.federated.append(row)
+        held.append(row)
         self._audited(call, principal, _CREDENTIALS_CHANGED, "FederatedIdentityCredentials", body["name"])
         return json_answer(row, status=201)
 
     async def _take_federated(self, call: Call) -> web.Response:
-        principal, _ = self._holder(call)
-        for row in principal.federated:
+        principal, held = self._federated_held(call)
+        self._check_ownership(call, principal)
+        for row in held:
             if row["id"] == call.ids["fid"]:
-                principal.federated.remove(row)
-                self._audited(
-                    call, principal, _CREDENTIALS_CHANGED, "FederatedIdentityCredentials", row["name"]
-                )
+                held.remove(row)
+                name = row["name"]
+                self._audited(call, principal, _CREDENTIALS_CHANGED, "FederatedIdentityCredentials", name)
                 return web.Response(status=204)
         raise not_found(call.ids["fid"])
 
@@ -214,6 +294,21 @@ class Holdings(GraphBase):
             app_id=principal.app_id,
         )
         self._audit(call, operation, "Update", target)
+
+
+def _certificate(one: Json, *, on_application: bool) -> HeldCredential:
+    try:
+        starts, ends = (
+            datetime.fromisoformat(str(one.get(name))) for name in ("startDateTime", "endDateTime")
+        )
+    except ValueError as error:
+        raise GraphRefusedError(
+            400, "Request_BadRequest", "A keyCredential without start and end."
+        ) from error
+    name = str(one.get("displayName") or "").removeprefix("CN=")
+    return HeldCredential(
+        one["keyId"], starts, ends, name, is_certificate=True, on_application=on_application
+    )
 
 
 # EN DASH and trailing blank are in the real name: facts/log-tables.md §0.10.

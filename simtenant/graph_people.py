@@ -11,12 +11,15 @@ from aiohttp import web
 
 from simtenant import permissions
 from simtenant.graph_wire import Call, Json, Operation, json_answer, not_found
+from simtenant.odata import narrow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from simtenant.tenant import Tenant
 
+# What User.ReadBasic.All shows (permissions reference).
+_BASIC: Final = frozenset({"@odata.type", "id", "displayName", "userPrincipalName", "mail"})
 Pager = Callable[..., web.Response]
 
 
@@ -41,13 +44,13 @@ class People:
     def operations(self, page: Pager) -> Iterable[Operation]:
         """Yield the table rows of the directory's collections."""
         self._page = page
-        for name, roles in (
-            ("users", permissions.USER_READ),
-            ("groups", permissions.GROUP_READ),
-            ("devices", permissions.DEVICE_READ),
+        for name, roles, one in (
+            ("users", permissions.USER_READ, permissions.USER_GET),
+            ("groups", permissions.GROUP_READ, permissions.GROUP_READ),
+            ("devices", permissions.DEVICE_READ, permissions.DEVICE_READ),
         ):
             yield Operation("GET", f"/{name}", roles, self._list)
-            yield Operation("GET", f"/{name}/{{id}}", roles, self._get)
+            yield Operation("GET", f"/{name}/{{id}}", one, self._get)
         yield Operation("GET", "/directoryRoles", permissions.DIRECTORY_ROLE_READ, self._empty)
         yield Operation(
             "GET", "/roleManagement/directory/roleDefinitions", permissions.ROLE_DEFINITION_READ, self._empty
@@ -55,22 +58,29 @@ class People:
 
     def user(self, object_id: str) -> Json:
         """Return a user by object id; one that is only known as an owner gets a made-up name."""
-        for row in self._rows["users"]:
+        for row in self._all("users"):
             if row["id"] == object_id:
                 return row
         return {"id": object_id, "displayName": "Owner", "userPrincipalName": "owner@example.com"}
 
     async def _list(self, call: Call) -> web.Response:
-        rows = self._rows[call.path.strip("/").lower()]
-        return self._paged(call, rows)
+        return self._paged(call, self._all(call.path.strip("/").lower()))
 
     async def _get(self, call: Call) -> web.Response:
         collection, named = call.path.strip("/").split("/")
-        for row in self._rows[collection.lower()]:
+        select = [name.strip() for name in call.request.query.get("$select", "").split(",") if name.strip()]
+        for row in self._all(collection.lower()):
             if named in {row["id"], row.get("userPrincipalName")}:
+                if collection.lower() == "users" and not permissions.USER_READ & call.claims.roles:
+                    row = {name: value for name, value in row.items() if name in _BASIC}
                 context = f"https://graph.microsoft.com/{call.version}/$metadata#{collection}/$entity"
-                return json_answer({"@odata.context": context, **row}, call)
+                return json_answer({"@odata.context": context, **narrow(row, select)}, call)
         raise not_found(named)
+
+    def _all(self, collection: str) -> list[Json]:
+        """Give a collection; the users of agents are made by the tenant, not by the seed."""
+        rows = self._rows[collection]
+        return [*rows, *self._tenant.agent_users] if collection == "users" else rows
 
     async def _empty(self, call: Call) -> web.Response:
         return self._paged(call, [])

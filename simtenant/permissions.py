@@ -39,13 +39,19 @@ APPLICATION_WRITE: Final[Roles] = frozenset({"Application.ReadWrite.All", "Appli
 ROLE_GRANT: Final[Roles] = frozenset({"AppRoleAssignment.ReadWrite.All", "Application.ReadWrite.All"})
 AGENT_READ: Final[Roles] = frozenset({"AgentIdentity.Read.All", "AgentIdentity.ReadWrite.All"})
 AGENT_WRITE: Final[Roles] = frozenset({"AgentIdentity.EnableDisable.All", "AgentIdentity.ReadWrite.All"})
-GRANT_READ: Final[Roles] = APPLICATION_READ | {
-    "DelegatedPermissionGrant.Read.All",
-    "DelegatedPermissionGrant.ReadWrite.All",
-}
 GRANT_WRITE: Final[Roles] = frozenset({"DelegatedPermissionGrant.ReadWrite.All", "Directory.ReadWrite.All"})
+# Not Application.Read.All: who may read the directory's applications does not see what people granted them.
+GRANT_READ: Final[Roles] = GRANT_WRITE | {"Directory.Read.All"}
+FEDERATION_READ: Final[Roles] = frozenset(
+    {"Application.Read.All", "Application.ReadWrite.All", "Application.ReadWrite.OwnedBy"}
+)
 BLUEPRINT_WRITE: Final[Roles] = frozenset(
     {"AgentIdentityBlueprintPrincipal.EnableDisable.All", "AgentIdentityBlueprintPrincipal.ReadWrite.All"}
+)
+# By the permission file; the page "List agentIdentity sponsors" names AgentIdentity.ReadWrite.All instead.
+SPONSOR_READ: Final[Roles] = FEDERATION_READ
+MEMBERSHIP_READ: Final[Roles] = frozenset(
+    {"Application.Read.All", "Application.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All"}
 )
 MARK_READ: Final[Roles] = frozenset(
     {"CustomSecAttributeAssignment.Read.All", "CustomSecAttributeAssignment.ReadWrite.All"}
@@ -78,6 +84,8 @@ ORGANIZATION_READ: Final[Roles] = LICENCE_READ - {"LicenseAssignment.Read.All"}
 USER_READ: Final[Roles] = frozenset(
     {"User.Read.All", "User.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All"}
 )
+# agentuser-get.md; of User.ReadBasic.All only the basic properties are shown.
+USER_GET: Final[Roles] = USER_READ | {"User.ReadBasic.All", "AgentIdUser.ReadWrite.All"}
 GROUP_READ: Final[Roles] = frozenset(
     {"Group.Read.All", "Group.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All"}
 )

@@ -126,8 +126,10 @@ class Principal:
     ``country`` and ``user_agent`` are where its sign-ins come from unless a
     request says otherwise. ``credentials`` are all it has, also those that have ended; the one
     it signs in with is ``credential_key_id``; ``lost_credentials`` were removed, and a certificate among them can be
-    written again. ``directory_roles`` are role template ids, ``security_attributes`` custom security attributes by
-    set, ``grants`` and ``federated`` Graph's own JSON. ``agent_identity_blueprint_id`` is the blueprint's
+    written again. ``directory_roles`` are role template ids, ``group_roles`` those
+    it has through a group, ``security_attributes`` custom security attributes by
+    set, ``grants``, ``federated`` (of the
+    application) and ``own_federated`` (its own) Graph's own JSON. ``agent_identity_blueprint_id`` is the blueprint's
     appId, as in Graph.
     """
 
@@ -148,9 +150,11 @@ class Principal:
     owners: list[str] = field(default_factory=list)
     sponsors: list[str] = field(default_factory=list)
     directory_roles: list[str] = field(default_factory=list)
+    group_roles: list[str] = field(default_factory=list)
     security_attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
     grants: list[Json] = field(default_factory=list)
     federated: list[Json] = field(default_factory=list)
+    own_federated: list[Json] = field(default_factory=list)
     lost_credentials: list[HeldCredential] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     client_capabilities_cp1: bool = False
@@ -169,6 +173,11 @@ class Principal:
         conditions of their own. Source: facts/entra.md §3, limits.
         """
         return self.kind is PrincipalKind.APPLICATION and self.sign_in_audience == "AzureADMyOrg"
+
+    @property
+    def has_lost_its_credential(self) -> bool:
+        """Whether the credential it signs in with was taken from it."""
+        return any(one.key_id == self.credential_key_id for one in self.lost_credentials)
 
     @property
     def agent_identity_type(self) -> str | None:
@@ -226,7 +235,7 @@ class Tenant:
     One simulated tenant.
 
     ``principals`` is keyed by object id, ``applications`` by the object id of
-    the app registration, ``policies`` and ``named_locations`` hold Graph's own
+    the app registration, ``policies``, ``named_locations`` and ``agent_users`` hold Graph's own
     JSON. ``client_sign_ins`` and ``resource_sign_ins`` say by appId when an application
     last got a token, and was last the audience of one, before the services ran (``simtenant/history.py``).
     ``logs`` may be replaced before the server starts.
@@ -247,6 +256,7 @@ class Tenant:
         self.throttle = Throttle()
         self.principals: dict[str, Principal] = {}
         self.applications: dict[str, Application] = {}
+        self.agent_users: list[Json] = []
         self.policies: list[Json] = []
         self.named_locations: list[Json] = []
         self.client_sign_ins: dict[str, LastSignIn] = {}
@@ -415,6 +425,21 @@ class Tenant:
                 user_agent=user_agent,
             )
         )
+
+    def add_agent_user(self, display_name: str, *, parent: Principal, object_id: str | None = None) -> Json:
+        """Add the user of an agent identity in Graph's JSON and return it as stored. Source: agentuser.md."""
+        name = f"{display_name.replace(' ', '-')}@{self.settings.tenant_name}"
+        stored: Json = {
+            "@odata.type": "#microsoft.graph.agentUser",
+            "id": object_id or self.new_id(),
+            "displayName": display_name,
+            "userPrincipalName": name,
+            "mail": name,
+            "accountEnabled": True,
+            "identityParentId": parent.object_id,
+        }
+        self.agent_users.append(stored)
+        return stored
 
     def add_policy(self, policy: Mapping[str, Any]) -> Json:
         """

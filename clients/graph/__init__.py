@@ -8,7 +8,7 @@ throttling end here. ``calls`` is how a request is made, the other modules are w
 from clients.graph.access import Access
 from clients.graph.calls import SCOPE, SERVICE
 from clients.graph.dossier import Dossiers
-from clients.graph.inventory import Grant, HeldCredential, Inventory, Listed, ListedApplication
+from clients.graph.inventory import Grant, HeldCredential, Listed, ListedApplication
 from clients.graph.removals import AssignmentSnapshot, CredentialSnapshot, GrantSnapshot, Removals
 from clients.graph.risk import Protection
 
@@ -26,5 +26,5 @@ __all__ = [
 ]
 
 
-class GraphClient(Inventory, Protection, Access, Dossiers, Removals):
+class GraphClient(Dossiers, Protection, Access, Removals):
     """The Graph calls that containment needs; one instance a process. How it is made: ``GraphCalls``."""

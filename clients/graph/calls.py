@@ -135,6 +135,42 @@ class GraphCalls:
                 return found
         raise AssertionError("tenacity ends in a result or an error")  # pragma: no cover
 
+    async def _ask(
+        self, what: str, url: str, body: Mapping[str, Any], *, paced: bool = False
+    ) -> dict[str, Any]:
+        """POST a question, which changes nothing and is repeated as a read is; give the answer as JSON."""
+        payload = json.dumps(body).encode()
+
+        async def once() -> object:
+            from kiota_abstractions.method import Method
+            from kiota_abstractions.request_information import RequestInformation
+
+            request = RequestInformation()
+            request.http_method, request.url = Method.POST, url
+            request.headers.try_add("Accept", "application/json")
+            request.set_stream_content(payload, "application/json")
+            request.configure(_configured(None))
+            adapter: Any = self._graph.request_adapter
+            span = adapter.start_tracing_span(request, what.replace(" ", "_"))
+            try:
+                answer = await adapter.get_http_response_message(request, span)
+            finally:
+                span.end()
+            if answer.status_code != 200:
+                code, headers = error_code(answer), dict(answer.headers)
+                raise from_status(SERVICE, what, answer.status_code, code=code, headers=headers)
+            return json.loads(answer.content)
+
+        async for attempt in retry.reads(within=_READ_WITHIN):
+            with attempt:
+                if paced:
+                    await self._turn()
+                found = await translated(what, once)
+                if not isinstance(found, dict):
+                    raise Malformed(SERVICE, f"{what}: no object")
+                return found
+        raise AssertionError("tenacity ends in a result or an error")  # pragma: no cover
+
     async def _send(
         self,
         what: str,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from clients.errors import Malformed
+from clients.errors import Malformed, NotFound
 from clients.fields import text
-from clients.graph.calls import SERVICE, GraphCalls
+from clients.graph.calls import SERVICE, Beta, GraphCalls
 from clients.terms import (
     MICROSOFT_TENANTS,
     AppId,
@@ -42,18 +42,46 @@ class Directory(GraphCalls):
 
         Raises: NotFound; Refused (needs Application.Read.All); Unavailable.
         """
-        from msgraph.generated.service_principals.item.service_principal_item_request_builder import (
-            ServicePrincipalItemRequestBuilder as Builder,
-        )
-
-        query = Builder.ServicePrincipalItemRequestBuilderGetQueryParameters(select=PRINCIPAL_FIELDS)
+        # Without $select: agentIdentityBlueprintId is declared by a subtype, and selecting what the type of the set
+        # does not declare is refused.
         builder = self._graph.service_principals.by_service_principal_id(principal)
-        return self._principal(await self._read("read service principal", builder, query))
+        return self._principal(await self._read("read service principal", builder))
 
     async def service_principal_by_app_id(self, app_id: AppId) -> ServicePrincipal:
         """Read the service principal of an application in this tenant. Raises: as ``service_principal``."""
         builder = self._graph.service_principals_with_app_id(app_id)
         return self._principal(await self._read("read service principal by appId", builder))
+
+    async def agent_user(self, user: ObjectId) -> ServicePrincipal:
+        """
+        Read a user that stands for an agent identity; ``parent`` is that agent identity's object id.
+
+        It is no service principal, and no lever reaches it: it is read to name what can be contained.
+
+        Permission: User.Read.All. The page names User.ReadBasic.All as the least; whether that shows the parent is
+        not documented, and without a parent the answer is Malformed. Raises: NotFound, also for a user that is none;
+        Refused; Unavailable; Malformed.
+        Source: Graph v1.0 "user" (``identityParentId`` is null for everybody else), "Get agentUser".
+        """
+        fields = "id,displayName,accountEnabled,identityParentId"
+        builder = Beta(f"{self._base_url}/v1.0/users/{object_id(user)}?$select={fields}")
+        found = await self._read("read agent user", builder)
+        if not is_guid(found.get("id")):
+            raise Malformed(SERVICE, "user without id")
+        parent, enabled = found.get("identityParentId"), found.get("accountEnabled")
+        if parent is None and not text(found, "@odata.type").endswith(".agentUser"):
+            raise NotFound(SERVICE, "read agent user: a user that stands for no agent identity")
+        if not isinstance(parent, str) or not is_guid(parent):
+            raise Malformed(SERVICE, "agent user without parent")
+        return ServicePrincipal(
+            object_id=object_id(found["id"]),
+            app_id=AppId(""),
+            display_name=text(found, "displayName"),
+            kind=Kind.AGENT_USER,
+            owner_tenant=None,
+            account_enabled=enabled if isinstance(enabled, bool) else None,
+            parent=object_id(parent),
+        )
 
     async def application(self, application_object_id: str) -> Application:
         """
@@ -96,6 +124,7 @@ class Directory(GraphCalls):
             kind=_kind(found, owner, self._tenant),
             owner_tenant=owner,
             account_enabled=enabled if isinstance(enabled, bool) else None,
+            parent=text(found, "agentIdentityBlueprintId").lower(),
         )
 
 

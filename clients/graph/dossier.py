@@ -1,155 +1,213 @@
-"""Who answers for a principal and what it may do: five questions in one ``$batch`` request."""
+"""Who answers for a principal and what it may do: its parts asked in one ``$batch`` request."""
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from clients.errors import Malformed, error_code, from_status
+from clients.errors import ClientError, Malformed
 from clients.fields import part, text
-from clients.graph.calls import SERVICE, GraphCalls, translated
-from clients.terms import Dossier, Kind, Mark, Person, ServicePrincipal, Unknown, object_id
+from clients.graph.calls import SERVICE
+from clients.graph.inventory import Inventory
+from clients.terms import Dossier, Kind, Mark, ObjectId, Person, ServicePrincipal, Unknown, is_guid, object_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from clients.terms import ObjectId
-
-_GRAPH_APP_ID: Final = "00000003-0000-0000-c000-000000000000"
 _SET, _ATTRIBUTE = "Agentbreaker", "Containment"
-_HAVE_SPONSORS: Final = frozenset({Kind.AGENT_IDENTITY, Kind.AGENT_BLUEPRINT})
+_MAY_READ_MARKS: Final = frozenset(
+    {"CustomSecAttributeAssignment.Read.All", "CustomSecAttributeAssignment.ReadWrite.All"}
+)
+# Sponsors are of these two types only, so they are asked for through a cast (agentidentity-list-sponsors.md).
+_HAVE_SPONSORS: Final = {
+    Kind.AGENT_IDENTITY: "microsoft.graph.agentIdentity",
+    Kind.AGENT_BLUEPRINT: "microsoft.graph.agentIdentityBlueprintPrincipal",
+}
 
-Answer = tuple[int, "Mapping[str, Any]"]
-"""Status and body of one answer in a batch."""
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One request inside the batch. ``advanced``: an advanced query of the directory."""
+
+    url: str
+    advanced: bool = False
 
 
-class Dossiers(GraphCalls):
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One answer inside the batch; ``status`` 0: it names none."""
+
+    status: int
+    body: Mapping[str, Any]
+
+
+class Dossiers(Inventory):
     """Evidence about a principal that many a decision wants and that costs one call."""
 
-    _role_names: Mapping[str, str] | None = None
-    """Names of Microsoft Graph's app roles by id, once read: they do not change while a process lives."""
+    _role_names: dict[ObjectId, dict[str, str]]
+    """Names of the roles that a resource offers, by role id, once read; read anew for an id that is not among them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._role_names = {}
 
     async def dossier(self, principal: ServicePrincipal) -> Dossier:
         """
         Read owners, sponsors, app roles, directory roles and the mark of a principal, in one request.
 
-        What one of the questions meets (no permission, throttling, more than one page) makes that part Unknown and
-        no other. Directory roles are those assigned to the principal itself; what it has through a group is not seen.
-        App roles of other resources than Microsoft Graph are named by their id.
+        What one of the questions meets (no permission, throttling, more than one page, no answer) makes that part
+        Unknown and no other. App roles are Unknown too where a resource does not say what its roles are called: a
+        role without a name would pass for a harmless one. Directory roles are the principal's own and those through
+        groups. Role names of a resource that is not known yet take one read more.
 
-        Permissions: Application.Read.All; RoleManagement.Read.Directory for directory roles; AgentIdentity.Read.All
-        for sponsors; CustomSecAttributeAssignment.Read.All for the mark. Raises: Refused; Throttled; Unavailable of
-        the whole request; Malformed.
+        Permissions: Application.Read.All; RoleManagement.Read.Directory for directory roles;
+        CustomSecAttributeAssignment.Read.All for the mark, which Graph shows as null to who has not got it: without
+        it the mark is Unknown, never None. Raises: Refused; Throttled; Unavailable of the whole request; Malformed.
         Source: Graph v1.0 "Combine multiple HTTP requests using JSON batching", at most 20 in one.
         """
         wanted = object_id(principal.object_id)
+        item = f"/servicePrincipals/{wanted}"
         questions = {
-            "owners": f"/servicePrincipals/{wanted}/owners?$select=id,displayName",
-            "assignments": f"/servicePrincipals/{wanted}/appRoleAssignments",
-            "directoryRoles": f"/roleManagement/directory/roleAssignments?$filter=principalId%20eq%20'{wanted}'",
-            "mark": f"/servicePrincipals/{wanted}?$select=id,customSecurityAttributes",
+            "owners": _Question(f"{item}/owners?$select=id,displayName"),
+            "assignments": _Question(f"{item}/appRoleAssignments"),
+            "directoryRoles": _Question(
+                f"/roleManagement/directory/roleAssignments?$filter=principalId%20eq%20'{wanted}'"
+            ),
+            # Those through groups are only here; it answers from an index that lags, so it is not asked alone.
+            "memberships": _Question(
+                f"{item}/transitiveMemberOf/microsoft.graph.directoryRole?$select=id,roleTemplateId&$count=true",
+                advanced=True,
+            ),
+            "mark": _Question(f"{item}?$select=id,customSecurityAttributes"),
         }
-        if principal.kind in _HAVE_SPONSORS:
-            questions["sponsors"] = f"/servicePrincipals/{wanted}/sponsors"
-        if self._role_names is None:
-            questions["roleNames"] = f"/servicePrincipals(appId='{_GRAPH_APP_ID}')?$select=id,appRoles"
-        answers = await self._batch(questions)
-        if self._role_names is None:
-            self._role_names = _names_of(answers.get("roleNames"))
+        if cast := _HAVE_SPONSORS.get(principal.kind):
+            questions["sponsors"] = _Question(f"{item}/{cast}/sponsors?$select=id,displayName")
+        answers = await self._batch("read owners, roles and mark", questions)
         return Dossier(
-            owners=_people(answers.get("owners")),
-            sponsors=_people(answers.get("sponsors")) if principal.kind in _HAVE_SPONSORS else (),
-            app_roles=_roles(answers.get("assignments"), self._role_names or {}),
-            directory_roles=_directory_roles(answers.get("directoryRoles")),
-            mark=_mark(answers.get("mark"), wanted),
+            owners=_people(answers.get("owners"), "owners"),
+            sponsors=_people(answers.get("sponsors"), "sponsors") if cast else (),
+            app_roles=await self._app_roles_in(answers.get("assignments")),
+            directory_roles=_directory_roles(answers.get("directoryRoles"), answers.get("memberships")),
+            mark=await self._mark_in(answers.get("mark"), wanted),
         )
 
-    async def _batch(self, questions: Mapping[str, str]) -> dict[str, Answer]:
+    async def _batch(self, what: str, questions: Mapping[str, _Question]) -> dict[str, _Answer]:
         """Ask several questions in one request; give the answers by name. One that is missing is missing."""
-        from kiota_abstractions.method import Method
-        from kiota_abstractions.request_information import RequestInformation
-
-        body = {"requests": [{"id": name, "method": "GET", "url": url} for name, url in questions.items()]}
-        request = RequestInformation()
-        request.http_method, request.url = Method.POST, f"{self._base_url}/v1.0/$batch"
-        request.headers.try_add("Accept", "application/json")
-        request.set_stream_content(json.dumps(body).encode(), "application/json")
-        what = "read owners, roles and mark"
-
-        async def ask() -> Any:
-            adapter: Any = self._graph.request_adapter
-            span = adapter.start_tracing_span(request, "batch")
-            try:
-                answer = await adapter.get_http_response_message(request, span)
-            finally:
-                span.end()
-            if answer.status_code != 200:
-                code, headers = error_code(answer), dict(answer.headers)
-                raise from_status(SERVICE, what, answer.status_code, code=code, headers=headers)
-            return json.loads(answer.content)
-
-        found = await translated(what, ask)
-        responses = found.get("responses") if isinstance(found, dict) else None
+        body = {"requests": [_as_inner(name, one) for name, one in questions.items()]}
+        found = await self._ask(what, f"{self._base_url}/v1.0/$batch", body)
+        responses = found.get("responses")
         if not isinstance(responses, list) or not all(isinstance(one, dict) for one in responses):
             raise Malformed(SERVICE, f"{what}: no list of responses")
-        return {text(one, "id"): (int(one.get("status") or 0), part(one, "body")) for one in responses}
+        return {text(one, "id"): _Answer(_status(one), part(one, "body")) for one in responses}
+
+    async def _app_roles_in(self, answer: _Answer | None) -> frozenset[str] | Unknown:
+        found = _items(answer, "app roles", "resourceId", "appRoleId")
+        if isinstance(found, Unknown):
+            return found
+        held: set[str] = set()
+        for one in found:
+            resource, role = object_id(one["resourceId"]), one["appRoleId"].lower()
+            names = await self._names_of(resource, role)
+            if isinstance(names, Unknown):
+                return names
+            held.add(f"{text(one, 'resourceDisplayName')[:200] or resource}/{names.get(role, role)}")
+        return frozenset(held)
+
+    async def _names_of(self, resource: ObjectId, role: str) -> Mapping[str, str] | Unknown:
+        known = self._role_names.get(resource, {})
+        if role in known or role == _NO_ROLE:
+            return known
+        try:
+            # Kept although the role may not be among them: a resource may have dropped it since it was assigned.
+            self._role_names[resource] = await self.app_roles(resource)
+        except ClientError as error:
+            return Unknown(f"app roles: names of a resource's roles not read ({error})")
+        return self._role_names[resource]
+
+    async def _mark_in(self, answer: _Answer | None, wanted: ObjectId) -> Mark | Unknown | None:
+        mark = _mark(answer, wanted)
+        if mark is not None:
+            return mark
+        try:
+            _, held = await self.own_claims()
+        except ClientError as error:
+            return Unknown(f"mark: whether we may read it is not known ({error})")
+        # To who may not read it Graph shows an attribute that is there as null (serviceprincipal-get.md).
+        return (
+            None
+            if held & _MAY_READ_MARKS
+            else Unknown("mark: CustomSecAttributeAssignment.Read.All is not held")
+        )
 
 
-def _items(answer: Answer | None, what: str) -> Sequence[Mapping[str, Any]] | Unknown:
-    """Give a list that is whole, or say why not."""
+# "Default access", of a resource that offers no role: nothing to be named (approleassignment.md).
+_NO_ROLE: Final = "00000000-0000-0000-0000-000000000000"
+
+
+def _as_inner(name: str, one: _Question) -> dict[str, Any]:
+    headers = {"headers": {"ConsistencyLevel": "eventual"}} if one.advanced else {}
+    return {"id": name, "method": "GET", "url": one.url, **headers}
+
+
+def _status(one: Mapping[str, Any]) -> int:
+    status = one.get("status")
+    return status if isinstance(status, int) else 0
+
+
+def _refusal(answer: _Answer | None, what: str) -> Unknown | None:
     if answer is None:
         return Unknown(f"{what}: Graph gave no answer to this part")
-    status, body = answer
-    if status != 200:
-        code = text(part(body, "error"), "code")
-        return Unknown(f"{what}: HTTP {status}" + (f", {code[:80]}" if code else ""))
-    if body.get("@odata.nextLink"):
+    if answer.status == 200:
+        return None
+    code = text(part(answer.body, "error"), "code")
+    return Unknown(f"{what}: HTTP {answer.status}" + (f", {code[:80]}" if code else ""))
+
+
+def _items(answer: _Answer | None, what: str, *ids: str) -> Sequence[Mapping[str, Any]] | Unknown:
+    """Give a list that is whole and whose items all have the ids named, or say why not."""
+    refusal = _refusal(answer, what)
+    if refusal is not None or answer is None:
+        return refusal or Unknown(what)
+    if answer.body.get("@odata.nextLink"):
         return Unknown(f"{what}: more than one page")
-    found = body.get("value")
+    found = answer.body.get("value")
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         return Unknown(f"{what}: no list")
+    if not all(is_guid(item.get(name)) for item in found for name in ids):
+        return Unknown(f"{what}: an item without what it is read for")
     return found
 
 
-def _people(answer: Answer | None) -> tuple[Person, ...] | Unknown:
-    found = _items(answer, "owners or sponsors")
+def _people(answer: _Answer | None, what: str) -> tuple[Person, ...] | Unknown:
+    found = _items(answer, what, "id")
     if isinstance(found, Unknown):
         return found
-    return tuple(Person(text(one, "id").lower(), text(one, "displayName")[:200]) for one in found)
+    return tuple(Person(one["id"].lower(), text(one, "displayName")[:200]) for one in found)
 
 
-def _names_of(answer: Answer | None) -> Mapping[str, str] | None:
-    if answer is None or answer[0] != 200 or not isinstance(answer[1].get("appRoles"), list):
-        return None
-    roles = [role for role in answer[1]["appRoles"] if isinstance(role, dict)]
-    return {text(role, "id").lower(): text(role, "value") for role in roles if text(role, "value")}
-
-
-def _roles(answer: Answer | None, names: Mapping[str, str]) -> frozenset[str] | Unknown:
-    found = _items(answer, "app roles")
-    if isinstance(found, Unknown):
-        return found
-    ids = [(text(one, "resourceDisplayName")[:200], text(one, "appRoleId").lower()) for one in found]
-    return frozenset(f"{resource}/{names.get(role, role)}" for resource, role in ids)
-
-
-def _directory_roles(answer: Answer | None) -> frozenset[str] | Unknown:
+def _directory_roles(own: _Answer | None, memberships: _Answer | None) -> frozenset[str] | Unknown:
     """Give template ids: of a built-in role the definition's id is the template's."""
-    found = _items(answer, "directory roles")
-    if isinstance(found, Unknown):
-        return found
-    return frozenset(text(one, "roleDefinitionId").lower() for one in found)
+    roles: set[str] = set()
+    for answer, name in ((own, "roleDefinitionId"), (memberships, "roleTemplateId")):
+        found = _items(answer, "directory roles", name)
+        if isinstance(found, Unknown):
+            return found
+        roles |= {one[name].lower() for one in found}
+    return frozenset(roles)
 
 
-def _mark(answer: Answer | None, wanted: ObjectId) -> Mark | Unknown | None:
-    if answer is None:
-        return Unknown("mark: Graph gave no answer to this part")
-    status, body = answer
-    if status != 200:
-        return Unknown(f"mark: HTTP {status}")
-    if text(body, "id").lower() != wanted:
+def _mark(answer: _Answer | None, wanted: ObjectId) -> Mark | Unknown | None:
+    """Read the mark; None where the answer has none, which says little by itself."""
+    refusal = _refusal(answer, "mark")
+    if refusal is not None or answer is None:
+        return refusal
+    if text(answer.body, "id").lower() != wanted:
         return Unknown("mark: another principal was answered")
-    value = part(part(body, "customSecurityAttributes"), _SET).get(_ATTRIBUTE)
+    attributes = answer.body.get("customSecurityAttributes")
+    of_ours = attributes.get(_SET) if isinstance(attributes, dict) else attributes
+    if not isinstance(of_ours, dict | None):
+        return Unknown("mark: not in the documented shape")
+    value = (of_ours or {}).get(_ATTRIBUTE)
     if value in (None, ""):
         return None
     known = {mark.value: mark for mark in Mark}
