@@ -103,7 +103,9 @@ def ordered_undo(c: Containment, by: str, reason: str, before: tuple[str, ...], 
     confirmed changes nothing of ours, and what Microsoft had found was shown and agreed to.
     """
     levers, now = c.pulled_levers, world.now()
-    if not any(pulled.undone_at is None for pulled in levers):
+    standing = {pulled.lever for pulled in levers if pulled.undone_at is None}
+    undecided = c.pull is not None and c.pull.outcome in (PullOutcome.UNKNOWN, PullOutcome.STARTED)
+    if not standing or (undecided and c.lever not in standing):
         began = c.pull.started_at if c.pull else c.opened_at
         levers = (*levers, Pulled(c.lever, began))
     order = Undo(by, reason[:2000], now, world.policy.probation, before)

@@ -238,7 +238,9 @@ class GraphService(Batches, Holdings):
         if operation is None:
             segment = call.path.rsplit("/", 1)[-1]
             raise GraphRefusedError(400, "BadRequest", f"Resource not found for the segment '{segment}'.")
-        if operation.template.endswith(("/confirmCompromised", "/dismiss")):  # a batch is cloned before it is read
+        if operation.template.endswith(
+            ("/confirmCompromised", "/dismiss")
+        ):  # a batch is cloned before it is read
             call.request[NAMED] = await _named_in_action(call)
         settings = self._tenant.settings
         if operation.shares_quota and not self._tenant.throttle.acquire(
