@@ -123,6 +123,7 @@ async def build(settings: Settings) -> Process:
         policies_max_age=settings.policies_max_age,
         batch_size=settings.batch_size,
         now=lambda: datetime.now(UTC),
+        what_if=settings.what_if,
         webhook=WebhookClient(settings.webhook_url, settings.webhook_secret, http)
         if settings.webhook_url
         else None,

@@ -95,7 +95,7 @@ async def gather(finding: Finding, world: World, now: datetime) -> Evidence:
     counts = _counts(known, dossier.owners, now)
     return Evidence(
         principal=principal,
-        armed=armed_for(principal, policies),
+        armed=await _armed(finding, principal, policies, world),
         own_identities=claims if isinstance(claims, Unknown) else world.own_principals | {claims[0]},
         microsoft_risk=microsoft_risk,
         earlier=earlier,
@@ -113,6 +113,20 @@ async def gather(finding: Finding, world: World, now: datetime) -> Evidence:
         brake_tripped=tripped,
         ledger_broken=broken,
     )
+
+
+async def _armed(
+    finding: Finding,
+    principal: ServicePrincipal | NoSuchPrincipal | Unknown,
+    policies: tuple[Policy, ...] | Unknown,
+    world: World,
+) -> Armed | NotArmed | Unknown:
+    """Answer from the policies; where the settings want it, Microsoft's What If has to agree."""
+    own = armed_for(principal, policies)
+    weighs = finding.source is Source.ANALYST or finding.tier in (Tier.AUTO, Tier.CORROBORATED)
+    if not world.what_if or not weighs or not isinstance(principal, ServicePrincipal):
+        return own
+    return await second_opinion(own, principal, world.graph.what_if)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +319,9 @@ async def find_principal(principal: ObjectId, world: World) -> ServicePrincipal 
     try:
         return await world.graph.service_principal(principal)
     except NotFound:
+        agent_user = await answered(world.graph.agent_user(principal))
+        if isinstance(agent_user, ServicePrincipal):
+            return agent_user
         return NoSuchPrincipal(await _hint(principal, world))
     except ClientError as error:
         return Unknown(str(error))

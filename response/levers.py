@@ -154,6 +154,7 @@ OPTIONAL_READ_PERMISSIONS: Final = {
     "RoleManagement.Read.Directory": "directory roles",
     "IdentityRiskEvent.Read.All": "what Microsoft itself had detected, shown before an undo",
     "AgentIdentity.Read.All": "agent identities and their sponsors",
+    "User.Read.All": "users that stand for agent identities",
 }
 
 

@@ -99,6 +99,8 @@ class World:
     policies_max_age: timedelta
     batch_size: int
     now: Callable[[], datetime]
+    what_if: bool = False
+    """Whether Microsoft's What If is asked as a second opinion on whether a policy would block."""
     heard: Heard = field(default_factory=Heard)
     """What this process has noticed of requests that others have under way."""
     crowd: Crowd = field(default_factory=Crowd)
