@@ -19,7 +19,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bench import armed, backtest, corpus, first_incident, hot_path, ledger, many, rows_read, start, storm
+from bench import (
+    armed,
+    backtest,
+    corpus,
+    first_incident,
+    hot_path,
+    judging,
+    ledger,
+    many,
+    rows_read,
+    start,
+    storm,
+)
 from bench.app import NOT_FOR_THE_APP
 from detections.catalog import load
 
@@ -31,7 +43,7 @@ if TYPE_CHECKING:
 _INCIDENTS_A_RUN: Final = 3  # incidents are quick; twenty runs measure sixty
 _APP: Final = ("start", "firstIncident", "hotPath", "graphCalls", "storm")
 _RULES: Final = ("corpus", "rowsRead", "backtest")
-_ARMED: Final = ("armed",)
+_ARMED: Final = ("judging", "armed")
 _LEDGER: Final = ("ledger",)
 _PARTS: Final = {
     "app": _APP,
@@ -67,6 +79,7 @@ NOTES: Final = {
     " principal, histories of 70 to 10,000 entries. verifySeconds is one walk of the whole chain, once; verifyProcessorSeconds is what it"
     " used of a processor: the difference is waiting, for other programs or the disk. Built with the app's"
     " own chain, index and encoding, in one transaction instead of a commit an entry.",
+    "judging": "decide and all guardrails on one finding with twenty earlier ones to weigh; nothing is asked of anybody.",
     "storm": "real second, orders by a person, policies fresh. No target is set for seconds; confirmCalls is held"
     " against the number tests/handlers/test_analyst.py asserts.",
 }
@@ -89,7 +102,7 @@ def main() -> int:
         "--part",
         choices=_PARTS,
         default="all",
-        help="app: the breaker; rules: the detections; armed: whether policies would block; ledger: a long ledger (all)",
+        help="app: the breaker; rules: the detections; armed: judgement, and whether policies would block; ledger: a long ledger (all)",
     )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the object to this file too")
     chosen = parser.parse_args()
@@ -134,7 +147,8 @@ async def measure(runs: int, orders: int, calls: int, entries: int, items: Seque
             _say("ledger")
             found["ledger"] = await ledger.measure(entries, runs, _made(Path(folder) / "ledger"))
     if "armed" in items:
-        _say("armed")
+        _say("judging and armed")
+        found["judging"] = await asyncio.to_thread(judging.measure, runs)
         found["armed"] = await asyncio.to_thread(armed.measure, runs)
     for name in items:
         found[name]["notes"] = NOTES[name]

@@ -122,6 +122,7 @@ class Rule:
     ``late_arrival`` how late rows may come and still be judged, ``lookback`` how much earlier history the query reads
     by itself. ``quiet_for`` is how long the same principal, rule and resource stay one finding. A finding of this rule
     makes later ones of the rules in ``lifts``, on the same principal and within the corroboration window, ``auto``.
+    ``only_failures``: all it rests on are refused attempts, which anybody can make who knows the victim's appId.
     ``query`` begins with the two ``let`` lines that ``runner.bind_window`` replaces.
     """
 
@@ -149,6 +150,7 @@ class Rule:
     sweep: SweepGroup
     quiet_for: timedelta
     lifts: tuple[str, ...]
+    only_failures: bool
     required_tables: tuple[str, ...]
     any_of_tables: tuple[str, ...]
     when_table_missing: str
@@ -212,6 +214,7 @@ class Rule:
             sweep=breaker.choice("sweep", SweepGroup),
             quiet_for=breaker.duration("quietFor", default="0m"),
             lifts=breaker.texts("lifts", may_be_empty=True, default=[]),
+            only_failures=breaker.flag("onlyFailures"),
             required_tables=breaker.texts("requiredTables", may_be_empty=True),
             any_of_tables=breaker.texts("anyOfTables", may_be_empty=True),
             when_table_missing=breaker.text("whenTableMissing"),
@@ -312,6 +315,14 @@ class _Fields:
         except ValueError as error:
             self.fault(name, "missing" if value is None else str(error), "as 5m, 1h or 13d")
             return timedelta(0)
+
+    def flag(self, name: str) -> bool:
+        """Read true or false; false where it is not written."""
+        value = self._take(name, default=False)
+        if isinstance(value, bool):
+            return value
+        self.fault(name, f"{value!r} is neither true nor false", "true, without quotes")
+        return False
 
     def texts(
         self, name: str, *, may_be_empty: bool = False, default: list[str] | None = None

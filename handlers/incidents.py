@@ -45,6 +45,7 @@ class Named:
     rule_id: str
     family: str
     confidence: str
+    only_failures: bool = False
 
 
 async def incidents(request: Request, process: Process) -> Response:
@@ -170,7 +171,8 @@ def _worth(
         best[0] is Tier.CORROBORATED and len(signs) > 1
     ):  # signs of different families, grouped into one incident
         return Named(principal, Tier.AUTO, *best[1:])
-    return Named(principal, *best)
+    failing = any(rule.id == best[1] and rule.only_failures for rule in rules)
+    return Named(principal, *best, only_failures=failing)
 
 
 def _claim(alert: Alert, rules: Sequence[Rule], trusted: frozenset[str]) -> tuple[Tier, str, str, str]:
@@ -211,6 +213,7 @@ async def _respond(
         incident_name=incident.name,
         incident_arm_id=incident.arm_id,
         doubts=(f"the incident names {len(named)} principals",) if len(named) > 1 else (),
+        only_failures=one.only_failures,
     )
     opened = await flow.respond(finding, world)
     containment = opened.containment

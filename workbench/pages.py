@@ -164,6 +164,8 @@ def _rule_page(rule: Rule, root: Path) -> str:
                 f"same principal and resource within {duration_text(rule.quiet_for)}: one finding",
             )
         )
+    if rule.only_failures:
+        facts.append(("rests on", "refused attempts alone, so it never contains by itself"))
     if rule.lifts:
         facts.append(("lifts", f"later findings of {', '.join(rule.lifts)} within 60 minutes to `auto`"))
     lines = [

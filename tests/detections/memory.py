@@ -30,6 +30,7 @@ def rule(**changes: Any) -> Rule:
         "quiet_for": timedelta(0),
         "sweep": SweepGroup.WINDOWED,
         "lifts": (),
+        "only_failures": False,
         "tier_by_confidence": {},
         "query": "let windowStart = ago(25m);\nlet windowEnd = now();\nT",
     }
