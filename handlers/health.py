@@ -47,6 +47,7 @@ async def readiness(request: Request, process: Process) -> Response:
         await _permissions(process),
         await _policies(process.world),
         await _kill_switch(process.world),
+        await _storm_brake(process.world),
         await _ledger(process.world),
         _protected(process),
         await _notifications(process),
@@ -97,6 +98,14 @@ async def _kill_switch(world: World) -> dict[str, Any]:
     return _check(
         "kill switch", not stopped, "stopped: no lever is pulled" if stopped else "levers may be pulled"
     )
+
+
+async def _storm_brake(world: World) -> dict[str, Any]:
+    tripped = await gathering.answered(gathering.reason_in(gathering.BRAKE_TRIPPED, world.store))
+    if isinstance(tripped, Unknown):
+        return _check("storm brake", None, tripped.why)
+    detail = f"tripped: {tripped}. Everything waits for a person; PUT /api/killswitch stopped=false releases it"
+    return _check("storm brake", not tripped, detail if tripped else "not tripped")
 
 
 async def _ledger(world: World) -> dict[str, Any]:

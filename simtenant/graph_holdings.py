@@ -147,6 +147,7 @@ class Holdings(GraphBase):
         if role is None:
             raise not_found(call.ids["aid"])
         principal.app_roles.discard(role)
+        self._tenant.roles_once_held.add(role)  # Graph goes on to offer what nobody holds
         self._audited(
             call, principal, "Remove app role assignment from service principal", "AppRole.Value", role
         )

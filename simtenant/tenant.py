@@ -259,6 +259,7 @@ class Tenant:
         self.agent_users: list[Json] = []
         self.policies: list[Json] = []
         self.named_locations: list[Json] = []
+        self.roles_once_held: set[str] = set()
         self.client_sign_ins: dict[str, LastSignIn] = {}
         self.resource_sign_ins: dict[str, LastSignIn] = {}
         self._random = random.Random(self.settings.seed)
