@@ -244,7 +244,7 @@ SETTINGS: Final = (
     Setting(P + "OWN_PRINCIPALS", "own_principals", "", "Object ids of the playbook, the deployer and other parts of this system, besides the app's own identity.", _guids),
     Setting(P + "AUTOMATIC_PER_HOUR", "automatic_per_hour", "3", "Storm brake: automatic containments in any 60 minutes, over all runs; more wait for a person.", _count(0, 1000)),
     Setting(P + "AUTOMATIC_PER_DAY", "automatic_per_day", "10", "Storm brake: automatic containments in any 24 hours.", _count(0, 10000)),
-    Setting(P + "AUTOMATIC_SHARE_PERCENT", "automatic_share_percent", "5", "Storm brake: the most automatic containments in 24 hours, as a share of the principals that signed in in that time. One is always allowed; 100 sets no limit by share.", _count(0, 100)),
+    Setting(P + "AUTOMATIC_SHARE_PERCENT", "automatic_share_percent", "5", "Storm brake: the most automatic containments in 24 hours, as a share of the principals that signed in in that time. Never fewer than AGENTBREAKER_AUTOMATIC_PER_HOUR.", _count(0, 100)),
     Setting(P + "AUTOMATIC_PER_OWNER", "automatic_per_owner", "3", "Storm brake: automatic containments in 24 hours of principals that have an owner in common.", _count(0, 1000)),
     Setting(P + "EVIDENCE_MAX_AGE_MINUTES", "evidence_max_age", "240", "A finding whose last event is older waits for a person.", _minutes(15, 2880)),
     Setting(P + "AGENT_RISK", "agent_risk", "false", "true: agent identities and blueprint principals are confirmed through Graph's beta riskyAgents (IdentityRiskyAgent.ReadWrite.All). Beta may change without notice.", _yes_or_no),

@@ -60,8 +60,8 @@ def count(known: Iterable[Automatic], owners: Iterable[str], now: datetime) -> C
 
 
 def asks_for_share(counts: Counts, policy: ResponsePolicy) -> bool:
-    """Whether the share of active principals can decide: the first of a day is always allowed, 100 per cent always."""
-    return counts.last_day >= 1 and policy.automatic_share_percent < 100
+    """Whether the share of active principals decides: up to the number of an hour it never does."""
+    return counts.last_day >= policy.automatic_per_hour
 
 
 def reached(counts: Counts, active: int | Unknown | NotAsked, policy: ResponsePolicy) -> str | Unknown:
@@ -89,7 +89,7 @@ def reached(counts: Counts, active: int | Unknown | NotAsked, policy: ResponsePo
         return ""
     if isinstance(active, Unknown | NotAsked):
         return Unknown(f"how many principals are active could not be counted: {active.why}")
-    allowed = max(1, active * policy.automatic_share_percent // 100)
+    allowed = max(policy.automatic_per_hour, active * policy.automatic_share_percent // 100)
     if counts.last_day >= allowed:
         return (
             f"{counts.last_day} automatic containments in the last 24 hours, {allowed} allowed for "

@@ -204,7 +204,7 @@ def _weight(
         return Verdict.CONTAIN, ("a person asked for it",)
     if finding.tier is Tier.CONTEXT:
         return Verdict.WATCH, ("context only: adds to the dossier",)
-    if expired(finding, now):
+    if finding.expires_at is not None and now >= finding.expires_at:
         return Verdict.WATCH, ("whoever sent it said until when it holds, and that is over",)
     if isinstance(evidence.undone_at, Unknown):
         return Verdict.ASK, (f"whether a person took it back could not be read: {evidence.undone_at.why}",)
@@ -285,19 +285,14 @@ def corroborates(other: Finding, finding: Finding, policy: ResponsePolicy, now: 
     """
     return (
         other.family != finding.family
-        and now - other.last_seen <= CORROBORATION_WINDOW
-        and not expired(other, now)
+        and (other.expires_at is None or now < other.expires_at)
         and not (other.only_failures and finding.only_failures)
+        and now - other.last_seen <= CORROBORATION_WINDOW
         and other.tier is not Tier.CONTEXT
         and (other.rule_id != "" or other.tier is Tier.AUTO or other.family == EXTERNAL)
         and other.source is not Source.ANALYST
         and (policy.mode is Mode.OBSERVE or policy.mode_for(other.rule_id) is not Mode.OBSERVE)
     )
-
-
-def expired(finding: Finding, now: datetime) -> bool:
-    """Whether the end that its sender gave a finding is over."""
-    return finding.expires_at is not None and now >= finding.expires_at
 
 
 def newer(found: Iterable[Finding], undone_at: datetime | Unknown | None) -> tuple[Finding, ...]:

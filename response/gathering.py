@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from clients.errors import ClientError, NotFound
+from clients.errors import ClientError, NotFound, Unavailable
 from clients.stores import Put, StoreError
 from clients.terms import AppId, Kind, Mark, NotAsked, ServicePrincipal, Unknown, is_guid
 from response import brake, breaker
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
 
     from clients.logs import Rows
-    from clients.stores import Store
+    from clients.stores import Record, Store
     from clients.terms import Dossier, ObjectId, Person, Policy, Risk, RiskLevel
     from response.world import ReadingGate, World
 
@@ -51,6 +51,9 @@ _SPONSORS: Final = frozenset(
 )
 _ACTIVE_AGE: Final = timedelta(hours=1)
 _WINDOWS_AGE: Final = timedelta(minutes=15)
+# A containment does not wait longer for Log Analytics: without an answer a person decides. The client alone would try for
+# two minutes and a half, longer than a playbook listens.
+_PATIENCE: Final = timedelta(seconds=10)
 _DEFAULT_ACCESS: Final = "00000000-0000-0000-0000-000000000000"  # an assignment without any role
 # One record holds them; more announced changes at once is an inventory gone wrong, and then nothing is known.
 _MOST_WINDOWS: Final = 300
@@ -92,7 +95,7 @@ async def gather(finding: Finding, world: World, now: datetime) -> Evidence:
             find_principal(finding.principal, world),
             answered(world.graph.own_claims()),
             answered(current_policies(world)),
-            answered(change_windows(world)),
+            _windows(finding, world),
         ),
         asyncio.gather(
             answered(kill_switch_stopped(store)),
@@ -239,26 +242,39 @@ async def active_principals(world: World, now: datetime) -> int:
     """
     async with world.active_gate.lock:
         record = await world.store.get(ACTIVE)
-        if (
-            record is not None
-            and timedelta(0) <= now - datetime.fromisoformat(record.body["at"]) < _ACTIVE_AGE
-        ):
-            return int(record.body["count"])
-        rows = await _one_reading(world.active_gate, world, ACTIVE_QUERY, brake.DAY)
+        if (kept := _kept(record, "count", _ACTIVE_AGE, now)) is not None:
+            return int(kept)
+        rows = await _one_reading(world.active_gate, world, ACTIVE_QUERY, brake.DAY, _PATIENCE)
         count = int(rows.rows[0][rows.columns.index("Active")])
         await world.store.commit([Put(ACTIVE, {"at": now.isoformat(), "count": count})])
     return count
 
 
-async def _one_reading(gate: ReadingGate, world: World, kql: str, back: timedelta) -> Rows:
+def _kept(record: Record | None, name: str, limit: timedelta, now: datetime) -> Any:
+    """Give what the last reading found while it is young enough; None for what is old or nobody can read."""
+    try:
+        young = (
+            record is not None and timedelta(0) <= now - datetime.fromisoformat(record.body["at"]) <= limit
+        )
+        return record.body[name] if record is not None and young else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+async def _one_reading(gate: ReadingGate, world: World, kql: str, back: timedelta, within: timedelta) -> Rows:
     """Ask the log once for all who wait at the gate; a failure is their answer too. Raises: ClientError."""
     gate.raise_if_just_failed()
     now = world.now()
     try:
-        return await world.logs.query(kql, now - back, now)
+        async with asyncio.timeout(within.total_seconds()):
+            return await world.logs.query(kql, now - back, now)
     except ClientError as error:
         gate.failed(error)
         raise
+    except TimeoutError:
+        late = Unavailable("Log Analytics", f"no answer within {int(within.total_seconds())} s")
+        gate.failed(late)
+        raise late from None
 
 
 async def _ongoing(finding: Finding, store: Store, now: datetime) -> tuple[Finding, ...] | Unknown:
@@ -298,20 +314,29 @@ async def automatic(store: Store) -> tuple[brake.Automatic, ...]:
 # --- announced changes: the inventory, read for everybody at once ---------------------------------
 
 
-async def change_windows(world: World, *, refresh_after: timedelta | None = None) -> tuple[_Window, ...]:
+async def _windows(finding: Finding, world: World) -> tuple[_Window, ...] | Unknown | NotAsked:
+    if finding.source is Source.ANALYST or finding.tier is Tier.CONTEXT:
+        return NotAsked("not needed for a person's order, or for what is context only")
+    return await answered(change_windows(world))
+
+
+async def change_windows(
+    world: World, *, refresh_after: timedelta = _WINDOWS_AGE, within: timedelta = _PATIENCE
+) -> tuple[_Window, ...]:
     """
     Give the announced changes of all principals, from the last reading while it is young enough.
 
     A window without an end, one that ends in more than 400 days, or one of an entry that has expired does not count
     (docs/rules.md: no entry makes a rule blind for ever). Raises: ClientError; StoreError; ValueError.
     """
-    limit = _WINDOWS_AGE if refresh_after is None else refresh_after
     async with world.windows_gate.lock:
         now = world.now()
-        record = await world.store.get(WINDOWS)
-        if record is not None and timedelta(0) <= now - datetime.fromisoformat(record.body["at"]) <= limit:
-            return tuple(_window(one) for one in record.body["windows"])
-        windows = _windows_in(await _one_reading(world.windows_gate, world, _WINDOWS_QUERY, _WATCHLIST_REACH))
+        kept = _kept(await world.store.get(WINDOWS), "windows", refresh_after, now)
+        if kept is not None:
+            return tuple(_window(one) for one in kept)
+        windows = _windows_in(
+            await _one_reading(world.windows_gate, world, _WINDOWS_QUERY, _WATCHLIST_REACH, within)
+        )
         await world.store.commit([Put(WINDOWS, {"at": now.isoformat(), "windows": windows})])
     return tuple(_window(one) for one in windows)
 
@@ -347,12 +372,12 @@ def _window(body: Mapping[str, Any]) -> _Window:
 
 def _window_of(
     principal: ServicePrincipal | NoSuchPrincipal | Unknown,
-    windows: tuple[_Window, ...] | Unknown,
+    windows: tuple[_Window, ...] | Unknown | NotAsked,
     now: datetime,
 ) -> ChangeWindow | Unknown | NotAsked | None:
     if not isinstance(principal, ServicePrincipal):
         return NotAsked("there is no principal to look for")
-    if isinstance(windows, Unknown):
+    if isinstance(windows, Unknown | NotAsked):
         return windows
     ids = (principal.object_id, principal.app_id)
     ends = [one.closes for one in windows if one.principal in ids and one.opens <= now < one.closes]

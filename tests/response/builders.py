@@ -3,9 +3,11 @@
 from datetime import UTC, datetime, timedelta
 
 from clients.terms import AppId, Kind, NotAsked, ObjectId, ServicePrincipal, TenantId
+from response.brake import Counts
 from response.evidence import Armed, Evidence
 from response.finding import Finding, Source, Tier
 from response.policy import Mode, ResponsePolicy
+from response.privilege import Privilege
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 TENANT = TenantId("11111111-1111-4111-8111-111111111111")
@@ -48,8 +50,18 @@ def evidence(**changes):
         "own_identities": frozenset({OURSELVES}),
         "microsoft_risk": NotAsked("not needed"),
         "earlier": (),
-        "automatic_last_hour": 0,
         "kill_switch_stopped": False,
+        "at": NOON,
+        "mark": None,
+        "privilege": Privilege(2, ()),
+        "owners": (),
+        "change_window": None,
+        "undone_at": None,
+        "on_probation": False,
+        "brake": Counts(0, 0, 0),
+        "active_principals": NotAsked("not needed"),
+        "brake_tripped": "",
+        "ledger_broken": "",
     }
     return Evidence(**(values | changes))
 

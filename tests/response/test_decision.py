@@ -7,12 +7,15 @@ from builders import AGENT, ANALYST, NOON, OURSELVES, TENANT, evidence, finding,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.terms import Kind, NotAsked, RiskLevel, TenantId, Unknown
-from response.decision import LEVER, Decision, Verdict, decide
-from response.evidence import Armed, Evidence, NoSuchPrincipal, NotArmed
+from clients.terms import Kind, Mark, NotAsked, Person, RiskLevel, TenantId, Unknown
+from response.brake import Counts
+from response.decision import Decision, Verdict, decide
+from response.evidence import Armed, ChangeWindow, Evidence, NoSuchPrincipal, NotArmed
 from response.finding import Finding, Source, Tier
 from response.guardrails import GUARDRAILS, Guardrail, guard
-from response.policy import Mode
+from response.levers import CONFIRM_COMPROMISED, LEVERS
+from response.policy import Disabling, Mode
+from response.privilege import Privilege
 
 MICROSOFT = TenantId("f8cdef31-a31e-4b4a-93e4-5f571e91255a")
 
@@ -26,7 +29,7 @@ def test_one_auto_finding_about_an_armed_application_contains():
     decision = judge()
 
     assert decision.verdict is Verdict.CONTAIN
-    assert decision.lever == LEVER
+    assert decision.lever == CONFIRM_COMPROMISED.id
     assert decision.vetoes == ()
 
 
@@ -260,22 +263,64 @@ def test_the_caller_cannot_contain_itself():
     assert judge(finding(source=Source.ANALYST, raised_by=AGENT)).forbidden
 
 
-@pytest.mark.parametrize("count", [3, 4, Unknown("store unreachable")])
-def test_the_storm_brake_hands_over_to_a_person(count):
-    decision = judge(e=evidence(automatic_last_hour=count))
+@pytest.mark.parametrize(
+    ("changes", "trips"),
+    [
+        ({"brake": Counts(3, 3, 0)}, True),
+        ({"brake": Counts(0, 10, 0), "active_principals": 10_000}, True),
+        ({"brake": Counts(0, 3, 3), "active_principals": 10_000}, True),
+        ({"brake": Counts(0, 5, 0), "active_principals": 100}, True),
+        ({"brake": Counts(0, 3, 0), "active_principals": Unknown("log unreadable")}, False),
+        ({"brake": Unknown("store unreachable")}, False),
+        ({"brake_tripped": "3 automatic containments in the last hour"}, False),
+        ({"brake_tripped": Unknown("store unreachable")}, False),
+        ({"owners": Unknown("403")}, False),
+    ],
+    ids=[
+        "hour",
+        "day",
+        "owner",
+        "share",
+        "share unread",
+        "unread",
+        "tripped",
+        "tripped unread",
+        "owners unread",
+    ],
+)
+def test_the_storm_brake_hands_over_to_a_person(changes, trips):
+    decision = judge(e=evidence(**changes))
 
     assert decision.verdict is Verdict.ASK
     assert not decision.forbidden
     assert [veto.guardrail for veto in decision.vetoes] == ["storm-brake"]
+    assert decision.vetoes[0].trips is trips
+
+
+@pytest.mark.parametrize(
+    ("counts", "active"),
+    [(Counts(2, 2, 2), NotAsked("-")), (Counts(2, 9, 2), 200), (Counts(0, 4, 0), 100)],
+)
+def test_below_its_limits_the_storm_brake_says_nothing(counts, active):
+    assert judge(e=evidence(brake=counts, active_principals=active)).vetoes == ()
+
+
+def test_a_brake_that_has_tripped_moves_what_is_automatic_to_approve_and_no_person():
+    tripped = evidence(brake_tripped="3 automatic containments in the last hour")
+
+    assert judge(e=tripped).mode is Mode.APPROVE
+    assert judge(finding(source=Source.ANALYST), tripped).mode is Mode.ENFORCE
 
 
 def test_the_storm_brake_does_not_stop_a_person():
-    assert judge(finding(source=Source.ANALYST), evidence(automatic_last_hour=99)).verdict is Verdict.CONTAIN
+    assert (
+        judge(finding(source=Source.ANALYST), evidence(brake=Counts(99, 99, 99))).verdict is Verdict.CONTAIN
+    )
 
 
 def test_all_guardrails_are_asked_and_all_vetoes_are_kept():
     decision = judge(
-        e=evidence(own_identities=frozenset({AGENT}), kill_switch_stopped=True, automatic_last_hour=9),
+        e=evidence(own_identities=frozenset({AGENT}), kill_switch_stopped=True, brake=Counts(9, 9, 9)),
         p=policy(protected=frozenset({AGENT})),
     )
 
@@ -348,14 +393,28 @@ evidences = st.builds(
         [None, RiskLevel.LOW, RiskLevel.MEDIUM, RiskLevel.HIGH, Unknown("?"), NotAsked("-")]
     ),
     earlier=st.one_of(others, st.just(Unknown("?"))),
-    automatic_last_hour=st.one_of(st.integers(0, 9), st.just(Unknown("?"))),
     kill_switch_stopped=st.sampled_from([True, False, Unknown("?")]),
+    at=st.sampled_from([NOON, NOON + timedelta(hours=9), Unknown("?")]),
+    mark=st.sampled_from([None, *Mark, Unknown("?"), NotAsked("-")]),
+    privilege=st.sampled_from([Privilege(0, ("x",)), Privilege(2, ()), Unknown("?"), NotAsked("-")]),
+    owners=st.sampled_from([(), (Person("o", "Ada"),), Unknown("?"), NotAsked("-")]),
+    change_window=st.sampled_from([None, ChangeWindow(NOON), Unknown("?"), NotAsked("-")]),
+    undone_at=st.sampled_from([None, NOON, NOON - timedelta(hours=2), Unknown("?")]),
+    on_probation=st.sampled_from([True, False, Unknown("?")]),
+    brake=st.one_of(
+        st.builds(Counts, st.integers(0, 4), st.integers(0, 12), st.integers(0, 4)), st.just(Unknown("?"))
+    ),
+    active_principals=st.sampled_from([0, 100, 10_000, Unknown("?"), NotAsked("-")]),
+    brake_tripped=st.sampled_from(["", "three in an hour", Unknown("?")]),
+    ledger_broken=st.sampled_from(["", "at entry 7", Unknown("?")]),
 )
 findings = st.builds(
     finding,
     tier=tiers,
     source=st.sampled_from(list(Source)),
     doubts=st.sampled_from([(), ("two principals",)]),
+    only_failures=st.booleans(),
+    expires_at=st.sampled_from([None, NOON - timedelta(minutes=1), NOON + timedelta(minutes=1)]),
 )
 policies = st.builds(
     policy,
@@ -427,6 +486,151 @@ def test_the_table_of_guardrails_is_the_documented_one():
         "microsoft-application",
         "protected-principal",
         "kill-switch",
+        "ledger-intact",
         "storm-brake",
+        "stale-evidence",
+        "change-window",
+        "self-evidence",
     ]
     assert isinstance(judge(), Decision)
+
+
+# --- what evidence changes -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"mark": Mark.APPROVAL}, Verdict.ASK),
+        ({"mark": Mark.AUTO}, Verdict.CONTAIN),
+        ({"mark": NotAsked("the permission is not granted")}, Verdict.CONTAIN),
+        ({"mark": Unknown("HTTP 503")}, Verdict.ASK),
+        ({"change_window": ChangeWindow(NOON + timedelta(hours=1))}, Verdict.ASK),
+        ({"change_window": Unknown("log unreadable")}, Verdict.ASK),
+        ({"undone_at": NOON}, Verdict.WATCH),
+        ({"undone_at": NOON - timedelta(hours=1)}, Verdict.CONTAIN),
+        ({"undone_at": Unknown("store unreachable")}, Verdict.ASK),
+        ({"ledger_broken": "at entry 7"}, Verdict.ASK),
+        ({"ledger_broken": Unknown("store unreachable")}, Verdict.ASK),
+        ({"at": NOON + timedelta(hours=5)}, Verdict.ASK),
+    ],
+)
+def test_what_evidence_makes_of_a_finding_that_is_enough(changes, verdict):
+    assert judge(e=evidence(**changes)).verdict is verdict
+
+
+def test_a_mark_protects_even_from_a_person():
+    protected = evidence(mark=Mark.PROTECTED)
+
+    assert judge(e=protected).forbidden
+    assert judge(finding(source=Source.ANALYST), protected).forbidden
+
+
+def test_a_person_may_act_in_a_change_window_on_old_evidence_and_after_an_undo():
+    e = evidence(
+        change_window=ChangeWindow(NOON), undone_at=NOON + timedelta(hours=1), at=NOON + timedelta(days=1)
+    )
+
+    assert judge(finding(source=Source.ANALYST), e).verdict is Verdict.CONTAIN
+
+
+def test_on_probation_one_corroborated_finding_contains_and_one_older_than_the_undo_does_not():
+    lone = finding(tier=Tier.CORROBORATED)
+    on_probation = {"microsoft_risk": None, "on_probation": True}
+
+    assert judge(lone, evidence(microsoft_risk=None)).verdict is Verdict.WATCH
+    assert (
+        judge(lone, evidence(**on_probation, undone_at=NOON - timedelta(hours=1))).verdict is Verdict.CONTAIN
+    )
+    assert judge(lone, evidence(**on_probation, undone_at=NOON)).verdict is Verdict.WATCH
+
+
+def test_a_lone_sign_on_what_could_take_over_the_tenant_asks():
+    lone = finding(tier=Tier.CORROBORATED)
+
+    assert judge(lone, evidence(microsoft_risk=None, privilege=Privilege(0, ("x",)))).verdict is Verdict.ASK
+    assert judge(lone, evidence(microsoft_risk=None, privilege=Unknown("403"))).verdict is Verdict.ASK
+
+
+def test_failures_alone_never_contain_and_two_of_them_are_no_two_signs():
+    failing = finding(tier=Tier.CORROBORATED, only_failures=True)
+    other = finding(rule_id="AG-07", family="probing", tier=Tier.CORROBORATED, only_failures=True)
+    real = finding(rule_id="AG-10", family="origin", tier=Tier.CORROBORATED)
+
+    assert judge(finding(only_failures=True)).verdict is Verdict.ASK
+    assert judge(failing, evidence(earlier=(other,), microsoft_risk=None)).verdict is Verdict.WATCH
+    assert judge(failing, evidence(earlier=(real,))).verdict is Verdict.CONTAIN
+
+
+def test_a_signal_corroborates_until_it_expires_and_never_another_signal():
+    def signal(**changes):
+        external = {"source": Source.SIGNAL, "rule_id": "", "family": "external", "tier": Tier.CORROBORATED}
+        return finding(**(external | changes))
+
+    lone = finding(tier=Tier.CORROBORATED)
+    alive, over = (signal(expires_at=NOON + timedelta(minutes=by)) for by in (1, -1))
+
+    assert judge(lone, evidence(earlier=(alive,))).verdict is Verdict.CONTAIN
+    assert judge(lone, evidence(earlier=(over,), microsoft_risk=None)).verdict is Verdict.WATCH
+    assert judge(signal(), evidence(earlier=(alive,), microsoft_risk=None)).verdict is Verdict.WATCH
+
+
+# --- levers --------------------------------------------------------------------------------------
+
+
+def test_the_lever_follows_the_kind_of_identity_and_what_is_switched_on():
+    agent = evidence(principal=principal(kind=Kind.AGENT_IDENTITY))
+    managed = evidence(principal=principal(kind=Kind.MANAGED_IDENTITY))
+
+    assert judge(e=agent, p=policy(agent_risk=True)).lever == "confirm-agent-compromised"
+    asked = judge(e=managed, p=policy(disabling=Disabling.APPROVAL))
+    assert (asked.verdict, asked.lever, asked.people) == (Verdict.ASK, "disable-principal", 1)
+    pulled = judge(e=managed, p=policy(disabling=Disabling.AUTOMATIC))
+    assert (pulled.verdict, pulled.lever, pulled.people) == (Verdict.CONTAIN, "disable-principal", 0)
+    assert "AGENTBREAKER_DISABLE_PRINCIPAL" in judge(e=managed).reasons[0]
+
+
+@pytest.mark.parametrize("lever", ["remove-credentials", "remove-app-roles", "remove-grants"])
+def test_what_takes_away_for_good_always_wants_two_people(lever):
+    order, everything = (
+        finding(source=Source.ANALYST),
+        policy(removal_levers=True, disabling=Disabling.AUTOMATIC),
+    )
+
+    decision = decide(order, evidence(), everything, NOON, lever)
+
+    assert (decision.lever, decision.people) == (lever, 2)
+    assert decide(order, evidence(), policy(), NOON, lever).lever == ""
+
+
+@given(findings, evidences, policies, st.sampled_from(["", *LEVERS]))
+def test_no_lever_is_proposed_that_does_not_bite_or_is_switched_off(f, e, p, ordered):
+    decision = decide(f, e, p, NOON, ordered)
+
+    if decision.lever:
+        assert e.principal.kind in LEVERS[decision.lever].bites_on
+        assert decision.lever in p.levers
+
+
+GUARDED = {
+    "own-identity": {"e": {"own_identities": frozenset({AGENT})}},
+    "microsoft-application": {"e": {"principal": principal(owner_tenant=MICROSOFT)}},
+    "protected-principal": {"p": {"protected": frozenset({AGENT})}},
+    "kill-switch": {"e": {"kill_switch_stopped": True}},
+    "ledger-intact": {"e": {"ledger_broken": "at entry 7"}},
+    "storm-brake": {"e": {"brake": Counts(3, 3, 0)}},
+    "stale-evidence": {"e": {"at": NOON + timedelta(hours=5)}},
+    "change-window": {"e": {"change_window": ChangeWindow(NOON)}},
+    "self-evidence": {"f": {"only_failures": True}},
+}
+
+
+@pytest.mark.parametrize("guardrail", GUARDRAILS, ids=lambda guardrail: guardrail.name)
+def test_each_guardrail_is_all_that_stands_between_its_case_and_a_lever(guardrail):
+    """With it removed the lever would be pulled: so nothing else does its work, and it does it."""
+    case = GUARDED[guardrail.name]
+    f, e, p = finding(**case.get("f", {})), evidence(**case.get("e", {})), policy(**case.get("p", {}))
+    others = tuple(one for one in GUARDRAILS if one is not guardrail)
+
+    assert judge(f, e, p).verdict is Verdict.ASK
+    assert guard(decide(f, e, p, NOON), f, e, p, others).verdict is Verdict.CONTAIN

@@ -249,7 +249,7 @@ class Judge:
             undone_at=None,
             on_probation=False,
             brake=counts,
-            active_principals=self.active(now) if share else NotAsked("not needed for the first of a day"),
+            active_principals=self.active(now) if share else NotAsked("not needed for so few"),
             # The limits are kept; a person is taken to release the brake each time it trips.
             brake_tripped="",
             ledger_broken="",
