@@ -227,6 +227,12 @@ class Rule:
             runbook=breaker.runbook("runbook"),
             query=query,
         )
+        for confidence in sorted(rule.only_failures):
+            if rule.tier_of(confidence) is Tier.AUTO:
+                wrong = f"{confidence} is enough alone (auto), and refused attempts never are"
+                breaker.fault(
+                    "onlyFailures", wrong, "another tier for it in tierByConfidence, or not this field"
+                )
         top.nothing_else("status", "triggerOperator", "triggerThreshold", "eventGroupingSettings", "tags")
         breaker.nothing_else()
         return rule
