@@ -39,8 +39,6 @@ def environment(estate: Estate, directory: Path) -> dict[str, str]:
     return estate.app_environment(
         STORE=f"sqlite:///{directory / 'agentbreaker.db'}",
         AUTOMATIC_PER_HOUR=AUTOMATIC_PER_HOUR,
-        AUTOMATIC_PER_DAY=AUTOMATIC_PER_HOUR,
-        AUTOMATIC_PER_OWNER=AUTOMATIC_PER_HOUR,
         SWEEP_FAST_SCHEDULE="0 0 0 1 1 *",
         SWEEP_SCHEDULE="0 0 0 1 1 *",
         SWEEP_BASELINE_SCHEDULE="0 0 0 1 1 *",
