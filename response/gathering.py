@@ -89,7 +89,7 @@ async def gather(finding: Finding, world: World, now: datetime) -> Evidence:
     (
         (principal, claims, policies, windows),
         (stopped, undone, probation, known),
-        (tripped, broken),
+        (tripped, broken, earlier, ongoing),
     ) = await asyncio.gather(
         asyncio.gather(
             find_principal(finding.principal, world),
@@ -103,10 +103,14 @@ async def gather(finding: Finding, world: World, now: datetime) -> Evidence:
             answered(on_probation(finding.principal, store, now)),
             answered(automatic(store)),
         ),
-        asyncio.gather(answered(reason_in(BRAKE_TRIPPED, store)), answered(reason_in(LEDGER_BROKEN, store))),
+        asyncio.gather(
+            answered(reason_in(BRAKE_TRIPPED, store)),
+            answered(reason_in(LEDGER_BROKEN, store)),
+            answered(earlier_findings(finding, store, now)),
+            _ongoing(finding, store, now),
+        ),
     )
-    earlier = await answered(earlier_findings(finding, store, now))
-    dossier, microsoft_risk, ongoing = await asyncio.gather(
+    dossier, microsoft_risk = await asyncio.gather(
         _dossier(finding, principal, claims, world),
         _microsoft_risk(
             finding,
@@ -115,7 +119,6 @@ async def gather(finding: Finding, world: World, now: datetime) -> Evidence:
             world,
             now,
         ),
-        _ongoing(finding, store, now),
     )
     counts = _counts(known, dossier.owners, now)
     return Evidence(
