@@ -139,7 +139,10 @@ def _lever(evidence: Evidence, policy: ResponsePolicy, ordered: str) -> tuple[Le
         if ordered not in policy.levers:
             return None, f"{ordered} is switched off ({lever.setting})"
         if principal.kind not in lever.bites_on:
-            return None, f"{ordered} does not bite on a {principal.kind.replace('_', ' ')}"
+            return (
+                None,
+                f"{ordered} does not bite on this kind of identity, {principal.kind.replace('_', ' ')}",
+            )
         return lever, ""
     lever_of_kind = first_lever(principal.kind, policy.levers)
     if lever_of_kind is not None:

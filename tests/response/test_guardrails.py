@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_decision import evidences, findings, policies
 
-from clients.terms import Kind, Mark, NotAsked, Unknown
+from clients.terms import Kind, Mark, NotAsked, RiskLevel, Unknown
 from response.brake import Counts
 from response.decision import Verdict, decide
 from response.evidence import ChangeWindow, Evidence
@@ -17,6 +17,7 @@ from response.finding import Source, Tier
 from response.guardrails import GUARDRAILS, Guardrail, guard
 from response.levers import LEVERS
 from response.policy import Disabling
+from response.privilege import Privilege
 
 ORDER = {"source": Source.ANALYST, "rule_id": "", "family": "analyst", "raised_by": ANALYST}
 LONE = {"tier": Tier.CORROBORATED}
@@ -243,6 +244,42 @@ def test_refused_attempts_never_contain_however_many_of_them_there_are(families,
 # --- the sentences with "never", over every field ------------------------------------------------
 
 FIELDS = [field.name for field in fields(Evidence)]
+UNKNOWN = st.just(Unknown("?"))
+SIGNS = [
+    finding(rule_id="AG-10", family="origin", tier=Tier.CORROBORATED),
+    finding(rule_id="AG-07", family="probing", tier=Tier.CORROBORATED, only_failures=True),
+    finding(rule_id="AG-25", family="prompt", tier=Tier.CONTEXT, lifts=("AG-04",)),
+    finding(rule_id="", family="external", tier=Tier.CORROBORATED, source=Source.SIGNAL, expires_at=NOON),
+]
+# A few things differ from a principal that would be contained: so that both sides of each edge are met often.
+DIFFERS = {
+    "principal": st.one_of(st.builds(principal, kind=st.sampled_from(list(Kind))), UNKNOWN),
+    "armed": UNKNOWN,
+    "own_identities": UNKNOWN,
+    "microsoft_risk": st.sampled_from([None, RiskLevel.HIGH, Unknown("?")]),
+    "earlier": st.one_of(
+        st.sets(st.sampled_from(range(len(SIGNS)))).map(lambda i: tuple(SIGNS[n] for n in i)), UNKNOWN
+    ),
+    "kill_switch_stopped": st.sampled_from([True, Unknown("?")]),
+    "ongoing": st.one_of(st.sampled_from(SIGNS).map(lambda sign: (sign,)), UNKNOWN),
+    "at": st.sampled_from([NOON + timedelta(hours=5), Unknown("?")]),
+    "mark": st.sampled_from([*Mark, NotAsked("-"), Unknown("?")]),
+    "privilege": st.sampled_from([Privilege(0, ("x",)), NotAsked("-"), Unknown("?")]),
+    "owners": st.sampled_from([NotAsked("-"), Unknown("?")]),
+    "change_window": st.sampled_from([ChangeWindow(NOON), NotAsked("-"), Unknown("?")]),
+    "undone_at": st.sampled_from([NOON, NOON - timedelta(hours=1), Unknown("?")]),
+    "on_probation": st.sampled_from([True, Unknown("?")]),
+    "brake": st.sampled_from([Counts(3, 3, 0), Counts(0, 4, 0), Unknown("?")]),
+    "active_principals": st.sampled_from([60, 1000, Unknown("?")]),
+    "brake_tripped": st.sampled_from(["three in an hour", Unknown("?")]),
+    "ledger_broken": st.sampled_from(["at entry 7", Unknown("?")]),
+}
+NEAR = st.fixed_dictionaries({}, optional=DIFFERS).map(lambda changes: evidence(**changes))
+evidences = st.one_of(NEAR, NEAR, evidences)
+
+
+def test_the_evidence_that_is_tried_differs_in_every_field():
+    assert set(DIFFERS) == set(FIELDS)
 
 
 @given(
@@ -303,3 +340,82 @@ def test_nothing_is_contained_automatically_that_a_person_should_have_looked_at(
         assert f.expires_at is None or f.expires_at > NOON
         assert e.at - f.last_seen <= p.evidence_max_age
         assert e.brake.last_hour < p.automatic_per_hour
+
+
+# --- what an undo, probation and an end change ---------------------------------------------------
+
+UNDONE = {"undone_at": NOON - timedelta(minutes=10)}
+OLDER = {"first_seen": NOON - timedelta(minutes=30), "last_seen": NOON - timedelta(minutes=20)}
+
+
+@pytest.mark.parametrize(
+    ("minutes", "verdict"), [(1, Verdict.CONTAIN), (0, Verdict.WATCH), (-1, Verdict.WATCH)]
+)
+def test_a_signal_that_is_enough_alone_is_enough_until_its_end(minutes, verdict):
+    signal = {"source": Source.SIGNAL, "rule_id": "", "family": "external"}
+
+    assert judge(finding(**signal, expires_at=NOON + timedelta(minutes=minutes))).verdict is verdict
+
+
+def test_a_prompt_attack_from_before_an_undo_lifts_nothing():
+    attack = finding(rule_id="AG-25", family="prompt", tier=Tier.CONTEXT, lifts=("AG-04",), **OLDER)
+    seen = {"earlier": (attack,), "microsoft_risk": None}
+
+    assert judge(finding(**LONE), evidence(**seen)).verdict is Verdict.CONTAIN
+    assert judge(finding(**LONE), evidence(**seen, **UNDONE)).verdict is Verdict.WATCH
+
+
+def test_a_success_from_before_an_undo_makes_nothing_of_refused_attempts():
+    real = finding(rule_id="AG-10", family="origin", tier=Tier.CORROBORATED, **OLDER)
+    failing = finding(only_failures=True)
+
+    assert judge(failing, evidence(earlier=(real,))).verdict is Verdict.CONTAIN
+    assert vetoes(judge(failing, evidence(earlier=(real,), **UNDONE))) == ["self-evidence"]
+
+
+def test_probation_counts_only_where_it_is_known_when_it_was_taken_back():
+    lone = finding(**LONE)
+
+    assert judge(lone, evidence(microsoft_risk=None, on_probation=True, **UNDONE)).verdict is Verdict.CONTAIN
+    assert (
+        judge(lone, evidence(microsoft_risk=None, on_probation=True, undone_at=None)).verdict is Verdict.WATCH
+    )
+    assert (
+        judge(lone, evidence(microsoft_risk=None, on_probation=Unknown("?"), **UNDONE)).verdict is Verdict.ASK
+    )
+
+
+def test_a_brake_of_which_it_is_not_known_whether_it_tripped_says_just_that():
+    decision = judge(e=evidence(brake_tripped=Unknown("store unreachable")))
+
+    assert decision.vetoes[0].reason == (
+        "whether the storm brake has tripped could not be read: store unreachable"
+    )
+
+
+@pytest.mark.parametrize(
+    ("lever", "p", "why"),
+    [
+        ("pull-the-plug", {}, "there is no such lever"),
+        ("remove-grants", {}, "remove-grants is switched off (AGENTBREAKER_REMOVAL_LEVERS)"),
+        (
+            "confirm-agent-compromised",
+            {"agent_risk": True},
+            "does not bite on this kind of identity, application",
+        ),
+    ],
+)
+def test_a_lever_that_a_person_named_in_vain_asks_and_says_why(lever, p, why):
+    decision = decide(finding(**ORDER), evidence(), policy(**p), NOON, lever)
+
+    assert (decision.verdict, decision.lever) == (Verdict.ASK, "")
+    assert why in decision.reasons[0]
+
+
+def test_of_an_agent_user_the_agent_identity_behind_it_is_named():
+    of = principal(kind=Kind.AGENT_USER, parent="aaaaaaaa-1111-4111-8111-111111111111")
+
+    decision = judge(e=evidence(principal=of), p=policy(**EVERY_LEVER))
+
+    assert decision.verdict is Verdict.ASK
+    assert "aaaaaaaa-1111-4111-8111-111111111111" in decision.reasons[0]
