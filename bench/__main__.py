@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Final
 
 from bench import backtest, corpus, first_incident, hot_path, rows_read, start, storm
 from bench.app import NOT_FOR_THE_APP
-from bench.judging import measure as judgements
 from detections.catalog import load
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from bench.figures import Json
 
 _INCIDENTS_A_RUN: Final = 3  # incidents are quick; twenty runs measure sixty
-_APP: Final = ("start", "firstIncident", "hotPath", "graphCalls", "storm", "decide")
+_APP: Final = ("start", "firstIncident", "hotPath", "graphCalls", "storm")
 _RULES: Final = ("corpus", "rowsRead", "backtest")
 _PARTS: Final = {"app": _APP, "rules": _RULES, "all": (*_APP, *_RULES)}
 _CORPUS_RUNS: Final = 5  # at most: one takes all rules over all rows
@@ -56,8 +55,6 @@ NOTES: Final = {
     " is 13 days of every raw table that a rule names or that a baseline it names is made of.",
     "storm": "real second, orders by a person, policies fresh. No target is set for seconds; confirmCalls is held"
     " against the number tests/handlers/test_analyst.py asserts.",
-    "decide": "decide and all guardrails on evidence in memory, a hundred earlier findings and a hundred that go on about each"
-    " principal; of every other one none agrees, so that all are read. Each judgement is timed alone.",
 }
 
 
@@ -123,8 +120,6 @@ async def _measure_app(runs: int, orders: int, directory: Path, variables: dict[
     first, listens = await first_incident.measure(runs, _made(directory / "first"))
     _say("storm")
     stormed = await storm.measure(runs, orders, _made(directory / "storm"))
-    _say("decide")
-    judged = await asyncio.to_thread(judgements, runs)
     started: Json = {
         "unit": "s",
         "runs": runs,
@@ -140,7 +135,6 @@ async def _measure_app(runs: int, orders: int, directory: Path, variables: dict[
         "hotPath": times,
         "graphCalls": graph_calls,
         "storm": stormed,
-        "decide": judged,
     }
 
 

@@ -122,7 +122,6 @@ class Rule:
     ``late_arrival`` how late rows may come and still be judged, ``lookback`` how much earlier history the query reads
     by itself. ``quiet_for`` is how long the same principal, rule and resource stay one finding. A finding of this rule
     makes later ones of the rules in ``lifts``, on the same principal and within the corroboration window, ``auto``.
-    A finding of a confidence in ``only_failures`` may rest on refused attempts alone, and never contains by itself.
     ``query`` begins with the two ``let`` lines that ``runner.bind_window`` replaces.
     """
 
@@ -150,7 +149,6 @@ class Rule:
     sweep: SweepGroup
     quiet_for: timedelta
     lifts: tuple[str, ...]
-    only_failures: frozenset[Confidence]
     required_tables: tuple[str, ...]
     any_of_tables: tuple[str, ...]
     when_table_missing: str
@@ -163,10 +161,6 @@ class Rule:
         """Give what a finding of this confidence is worth."""
         tier = Tier.CONTEXT if confidence is Confidence.LEARNING else self.tier
         return self.tier_by_confidence.get(confidence, tier)
-
-    def rests_on_failures(self, confidence: Confidence | None) -> bool:
-        """Whether a finding may rest on refused attempts alone; so may one whose confidence could not be read (None)."""
-        return bool(self.only_failures) if confidence is None else confidence in self.only_failures
 
     def sentinel_query(self) -> str:
         """Give the query as Sentinel runs it: with the column ``DetectionId`` that the custom details carry."""
@@ -218,7 +212,6 @@ class Rule:
             sweep=breaker.choice("sweep", SweepGroup),
             quiet_for=breaker.duration("quietFor", default="0m"),
             lifts=breaker.texts("lifts", may_be_empty=True, default=[]),
-            only_failures=breaker.confidences("onlyFailures"),
             required_tables=breaker.texts("requiredTables", may_be_empty=True),
             any_of_tables=breaker.texts("anyOfTables", may_be_empty=True),
             when_table_missing=breaker.text("whenTableMissing"),
@@ -227,12 +220,6 @@ class Rule:
             runbook=breaker.runbook("runbook"),
             query=query,
         )
-        for confidence in sorted(rule.only_failures):
-            if rule.tier_of(confidence) is Tier.AUTO:
-                wrong = f"{confidence} is enough alone (auto), and refused attempts never are"
-                breaker.fault(
-                    "onlyFailures", wrong, "another tier for it in tierByConfidence, or not this field"
-                )
         top.nothing_else("status", "triggerOperator", "triggerThreshold", "eventGroupingSettings", "tags")
         breaker.nothing_else()
         return rule
@@ -360,10 +347,6 @@ class _Fields:
                 for confidence, tier in value.items()
             }
         )
-
-    def confidences(self, name: str) -> frozenset[Confidence]:
-        named = self.texts(name, may_be_empty=True, default=[])
-        return frozenset(self._one_of(name, word, Confidence) for word in named)
 
     def block(self, name: str) -> "_Fields":
         value = self._take(name)

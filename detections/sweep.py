@@ -192,7 +192,6 @@ def finding_of(rule: Rule, row: DetectionRow) -> Finding:
         resource=row.resource,
         event_ids=row.event_ids[:20],
         lifts=rule.lifts,
-        only_failures=rule.rests_on_failures(row.confidence),
     )
 
 

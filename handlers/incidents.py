@@ -45,7 +45,6 @@ class Named:
     rule_id: str
     family: str
     confidence: str
-    only_failures: bool = False
 
 
 async def incidents(request: Request, process: Process) -> Response:
@@ -164,31 +163,27 @@ def _worth(
         if principal in {value.lower() for value in _ids_in(alert)}
     ]
     best = max(
-        claims, key=lambda claim: BOLDNESS.index(claim[0]), default=(Tier.APPROVAL, "", "incident", "", False)
+        claims, key=lambda claim: BOLDNESS.index(claim[0]), default=(Tier.APPROVAL, "", "incident", "")
     )
-    # What weighs: an alert that is context only takes nothing away from the others being refused attempts alone.
-    weighing = [claim for claim in claims if claim[0] is not Tier.CONTEXT]
-    failures = bool(weighing) and all(only_failures for *_, only_failures in weighing)
-    signs = {family for tier, rule_id, family, *_ in claims if tier is Tier.CORROBORATED and rule_id}
+    signs = {family for tier, rule_id, family, _ in claims if tier is Tier.CORROBORATED and rule_id}
     if (
         best[0] is Tier.CORROBORATED and len(signs) > 1
     ):  # signs of different families, grouped into one incident
-        return Named(principal, Tier.AUTO, *best[1:4], failures)
-    return Named(principal, *best[:4], failures)
+        return Named(principal, Tier.AUTO, *best[1:])
+    return Named(principal, *best)
 
 
-def _claim(alert: Alert, rules: Sequence[Rule], trusted: frozenset[str]) -> tuple[Tier, str, str, str, bool]:
-    """Give tier, rule, family and confidence of one alert, and whether it may rest on refused attempts alone."""
+def _claim(alert: Alert, rules: Sequence[Rule], trusted: frozenset[str]) -> tuple[Tier, str, str, str]:
     rule = next((rule for rule in rules if str(rule.sentinel_id) in alert.rule_ids), None)
     if rule is not None:
         confidence = _confidence(alert)
         # Unread it may be "learning", or what an entry of the inventory lowered: it is not enough by itself.
         unread = Tier.APPROVAL if rule.tier is Tier.AUTO else rule.tier
         tier = unread if confidence is None else rule.tier_of(confidence)
-        return tier, rule.id, rule.family, str(confidence or ""), rule.rests_on_failures(confidence)
+        return tier, rule.id, rule.family, str(confidence or "")
     if alert.rule_ids & trusted:
-        return Tier.AUTO, "", "incident", "", False
-    return Tier.APPROVAL, "", "incident", "", False
+        return Tier.AUTO, "", "incident", ""
+    return Tier.APPROVAL, "", "incident", ""
 
 
 def _confidence(alert: Alert) -> Confidence | None:
@@ -213,7 +208,6 @@ async def _respond(
         reason=f"Sentinel incident {incident.number or incident.name}: {incident.title}"[:1000],
         raised_by=who,
         confidence=one.confidence,
-        only_failures=one.only_failures,
         incident_name=incident.name,
         incident_arm_id=incident.arm_id,
         doubts=(f"the incident names {len(named)} principals",) if len(named) > 1 else (),

@@ -166,11 +166,6 @@ def _rule_page(rule: Rule, root: Path) -> str:
         )
     if rule.lifts:
         facts.append(("lifts", f"later findings of {', '.join(rule.lifts)} within 60 minutes to `auto`"))
-    if rule.only_failures:
-        named = ", ".join(sorted(rule.only_failures))
-        facts.append(
-            ("refused attempts alone", f"perhaps, at confidence {named}: then it never contains by itself")
-        )
     lines = [
         f"# {rule.id} {rule.name}",
         "",

@@ -17,7 +17,7 @@ from detections.catalog import load
 from workbench.baselines import backfill
 
 ROOT = Path(__file__).resolve().parents[2]
-SECTIONS = ("start", "firstIncident", "hotPath", "graphCalls", "storm", "decide")
+SECTIONS = ("start", "firstIncident", "hotPath", "graphCalls", "storm")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,6 @@ def test_every_figure_has_a_median_and_a_95th_percentile(measured):
         *(measured["hotPath"][case][what]
           for case in ("policiesFresh", "policiesStale") for what in ("own", "wall", "services")),
         measured["storm"]["secondsToLastAccepted"],
-        measured["decide"]["judgement"],
     ]  # fmt: skip
     for figure in figures:
         assert 0 <= figure["min"] <= figure["p50"] <= figure["p95"] <= figure["max"]

@@ -105,25 +105,6 @@ def test_quiet_time_and_lifted_rules_are_read(rules: Path) -> None:
     assert rule.lifts == ("AG-07",)
 
 
-def test_a_rule_says_which_of_its_findings_may_rest_on_refused_attempts_alone(rules: Path) -> None:
-    assert not catalog.load(rules)[0].rests_on_failures(Confidence.LOW)
-    assert not catalog.load(rules)[0].rests_on_failures(None)
-    change(rules, "  sweep: windowed", "  sweep: windowed\n  onlyFailures: [low]")
-
-    rule = catalog.load(rules)[0]
-
-    assert rule.rests_on_failures(Confidence.LOW)
-    assert not rule.rests_on_failures(Confidence.HIGH)
-    assert rule.rests_on_failures(None)  # unread it may be one of these
-
-
-def test_what_the_catalogue_says_of_refused_attempts() -> None:
-    """AG-09 needs a sign-in that succeeds, which nobody can forge; the other two are silent on success below these."""
-    found = {rule.id: set(rule.only_failures) for rule in catalog.load() if rule.only_failures}
-
-    assert found == {"AG-04": {Confidence.LOW}, "AG-07": {Confidence.MEDIUM}}
-
-
 def test_every_rule_of_the_catalogue_has_a_timer() -> None:
     assert {rule.sweep for rule in catalog.load()} <= set(SweepGroup)
 
@@ -160,16 +141,6 @@ def test_the_exported_query_adds_the_detection_id_only(rules: Path) -> None:
         ("  sweep: windowed\n", "", "breaker.sweep: missing"),
         ("sweep: windowed", "sweep: fast\n  quietFor: a day", "breaker.quietFor: 'a day' is no duration"),
         ("sweep: windowed", "sweep: fast\n  lifts: AG-07", "breaker.lifts: 'AG-07' is no list of texts"),
-        (
-            "sweep: windowed",
-            "sweep: fast\n  onlyFailures: [some]",
-            "breaker.onlyFailures: 'some' is none of them; write learning or low or medium or high",
-        ),
-        (
-            "sweep: windowed",
-            "sweep: fast\n  onlyFailures: [high]",
-            "breaker.onlyFailures: high is enough alone (auto), and refused attempts never are",
-        ),
         ("id: AG-04", "id: four", "breaker.id: 'four' does not fit"),
         ("version: 1.0.0", "version: 1.0", "version: 1.0 does not fit"),
         ("5b0c7d1e-6a4f-4c0d-9f0a-3d0a4c7e9b04", "my-rule", "id: 'my-rule' is no GUID"),

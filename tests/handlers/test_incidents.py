@@ -316,28 +316,6 @@ async def test_a_risk_that_never_takes_effect_ends_as_failed(app, monkeypatch):
     assert (await app.containments())[0]["state"] == "failed"
 
 
-@pytest.mark.parametrize(
-    ("others", "confidence", "state"),
-    [
-        ((), "medium", None),
-        ((("AG-25", "medium"),), "medium", None),
-        ((), "high", "pulled"),
-        ((("AG-10", "medium"),), "medium", "pulled"),
-    ],
-    ids=["refused attempts", "and a prompt attack", "one succeeded", "and a sign that shows a success"],
-)
-async def test_an_incident_of_refused_attempts_alone_is_kept_apart(app, others, confidence, state):
-    incident = raised(app, app.rogue, rule="AG-07", confidence=confidence)
-    for rule, sure in others:
-        incident.alerts += raised(app, app.rogue, rule=rule, confidence=sure).alerts
-
-    answer = await app.incident(incident)
-
-    (record,) = await app.process.world.store.scan(f"finding:{app.rogue.object_id}:")
-    assert record.body["only_failures"] is (state is None)
-    assert answer.body["results"][0]["state"] == state
-
-
 async def test_an_alert_of_our_rule_without_a_confidence_weighs_what_the_rule_does_by_itself(app):
     """AG-04 alone is corroborated: neither a containment nor context."""
     rule = next(r for r in app.process.rules if r.id == "AG-04")

@@ -419,3 +419,15 @@ def test_of_an_agent_user_the_agent_identity_behind_it_is_named():
 
     assert decision.verdict is Verdict.ASK
     assert "aaaaaaaa-1111-4111-8111-111111111111" in decision.reasons[0]
+
+
+@pytest.mark.parametrize(
+    "unread",
+    [
+        {"earlier": Unknown("store unreachable"), "microsoft_risk": None},
+        {"microsoft_risk": Unknown("HTTP 429")},
+        {"microsoft_risk": NotAsked("left out")},
+    ],
+)
+def test_one_sign_asks_where_it_could_not_be_checked_whether_another_agrees(unread):
+    assert judge(finding(**LONE), evidence(**unread)).verdict is Verdict.ASK

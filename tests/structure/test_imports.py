@@ -32,8 +32,6 @@ PURE = (
     "response.evidence",
     "response.finding",
     "response.policy",
-    "response.privilege",
-    "response.brake",
 )
 PURE_MAY_SEE = {*PURE, "response.levers", "clients.terms", "response", "clients"}
 
