@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(hours=24)
+STAYS: Final = "the mode is approve until a person releases the brake"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,10 @@ class Counts:
 def read(body: Mapping[str, Any]) -> tuple[Automatic, ...]:
     """Read the brake's record. Raises: KeyError, TypeError or ValueError for anything else."""
     return tuple(
-        Automatic(datetime.fromisoformat(one["at"]), tuple(map(str, one["owners"]))) for one in body["times"]
+        Automatic(datetime.fromisoformat(one), ())  # records of before owners were counted hold times alone
+        if isinstance(one, str)
+        else Automatic(datetime.fromisoformat(one["at"]), tuple(map(str, one["owners"])))
+        for one in body["times"]
     )
 
 
@@ -88,8 +92,7 @@ def reached(counts: Counts, active: int | Unknown | NotAsked, policy: ResponsePo
     allowed = max(policy.automatic_per_hour, active * policy.automatic_share_percent // 100)
     if counts.last_day >= allowed:
         return (
-            f"{counts.last_day} automatic containments in the last 24 hours, {allowed} are "
-            f"{policy.automatic_share_percent} per cent of the {active} principals active in that time "
-            "(AGENTBREAKER_AUTOMATIC_SHARE_PERCENT)"
+            f"{counts.last_day} automatic containments in the last 24 hours, {allowed} allowed for "
+            f"{active} principals active in that time (AGENTBREAKER_AUTOMATIC_SHARE_PERCENT)"
         )
     return ""

@@ -8,6 +8,7 @@ an added ``Unknown`` never turns "ask" or "watch" into "contain"; a guardrail ne
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +20,7 @@ from response.policy import Disabling, Mode
 from response.privilege import Privilege
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Iterable
 
     from response.policy import ResponsePolicy
 
@@ -89,6 +90,7 @@ _NOT_REACHED: Final = {
     Kind.AGENT_BLUEPRINT: "a blueprint principal has a risk store of its own (riskyAgents, beta)",
     Kind.AGENT_USER: "it is a user that stands for an agent identity; the agent identity is what can be contained",
     Kind.MICROSOFT: "it is an application of Microsoft's own",
+    Kind.APPLICATION: "no lever for single-tenant applications is switched on",
     Kind.OTHER: "its kind of identity is not known, so no lever is known to bite",
 }  # fmt: skip
 
@@ -105,7 +107,7 @@ def decide(
     verdict, reasons = _verdict(finding, evidence, policy, now, chosen, why_not)
     people = _people(chosen, policy) if chosen else 0
     if verdict is Verdict.CONTAIN and people and finding.source is not Source.ANALYST:
-        verdict, reasons = Verdict.ASK, (*reasons, f"{chosen.id} is pulled by people only" if chosen else "")
+        verdict, reasons = Verdict.ASK, (*reasons, f"{_name(chosen)} wants {_persons(people)} to approve it")
     automatic = finding.source is not Source.ANALYST
     return Decision(
         verdict=verdict,
@@ -131,20 +133,33 @@ def _lever(evidence: Evidence, policy: ResponsePolicy, ordered: str) -> tuple[Le
     if not isinstance(principal, ServicePrincipal):
         return None, ""
     if ordered:
-        lever = LEVERS[ordered]
+        lever = LEVERS.get(ordered)
+        if lever is None:
+            return None, f"there is no such lever; there are {', '.join(LEVERS)}"
         if ordered not in policy.levers:
             return None, f"{ordered} is switched off ({lever.setting})"
         if principal.kind not in lever.bites_on:
-            return None, f"{ordered} does not bite on a {principal.kind.replace('_', ' ')}"
+            return (
+                None,
+                f"{ordered} does not bite on this kind of identity, {principal.kind.replace('_', ' ')}",
+            )
         return lever, ""
     lever_of_kind = first_lever(principal.kind, policy.levers)
     if lever_of_kind is not None:
         return lever_of_kind, ""
-    why = _NOT_REACHED.get(principal.kind, "no lever is switched on for it")
+    why = _NOT_REACHED[principal.kind]
     would = [each for each in LEVERS.values() if principal.kind in each.bites_on and each.people < 2]
     names = " or ".join(f"{each.id} ({each.setting})" for each in would if each.setting)
     parent = f" (its agent identity is {principal.parent})" if principal.kind is Kind.AGENT_USER else ""
     return None, f"{why}{parent}" + (f"; {names} would reach it" if names else "")
+
+
+def _name(lever: Lever | None) -> str:
+    return lever.id if lever else "it"
+
+
+def _persons(people: int) -> str:
+    return "a person" if people == 1 else f"{people} different people"
 
 
 def _people(lever: Lever, policy: ResponsePolicy) -> int:
@@ -192,6 +207,8 @@ def _weight(
         return Verdict.CONTAIN, ("a person asked for it",)
     if finding.tier is Tier.CONTEXT:
         return Verdict.WATCH, ("context only: adds to the dossier",)
+    if finding.expires_at is not None and now >= finding.expires_at:
+        return Verdict.WATCH, ("whoever sent it said until when it holds, and that is over",)
     if isinstance(evidence.undone_at, Unknown):
         return Verdict.ASK, (f"whether a person took it back could not be read: {evidence.undone_at.why}",)
     if evidence.undone_at is not None and finding.last_seen <= evidence.undone_at:
@@ -210,21 +227,22 @@ def _weight(
             _lifted_in_words(sign, finding),
             "after it one finding of this sort is enough",
         )
-    if evidence.on_probation is True:
+    if evidence.on_probation is True and evidence.undone_at is not None:  # and newer, as asked above
         return Verdict.CONTAIN, ("it was taken back and is on probation: one finding of this sort is enough",)
     verdict, reasons = _corroborated(finding, evidence, policy, now)
-    if verdict is not Verdict.WATCH:
-        return verdict, reasons
+    doubt = _doubt(evidence) if verdict is Verdict.WATCH else ""
+    return (Verdict.ASK, (*reasons, doubt)) if doubt else (verdict, reasons)
+
+
+def _doubt(evidence: Evidence) -> str:
+    """Say why a person looks at one sign alone; empty when nobody has to."""
     if isinstance(evidence.privilege, Unknown):
-        return Verdict.ASK, (*reasons, f"what it may do could not be read: {evidence.privilege.why}")
+        return f"what it may do could not be read: {evidence.privilege.why}"
     if isinstance(evidence.on_probation, Unknown):
-        return Verdict.ASK, (
-            *reasons,
-            f"whether it is on probation could not be read: {evidence.on_probation.why}",
-        )
+        return f"whether it is on probation could not be read: {evidence.on_probation.why}"
     if isinstance(evidence.privilege, Privilege) and evidence.privilege.tier == 0:
-        return Verdict.ASK, (*reasons, "it could take over the tenant, so a person looks at a lone sign")
-    return verdict, reasons
+        return "it could take over the tenant, so a person looks at a lone sign"
+    return ""
 
 
 def _corroborated(
@@ -232,10 +250,15 @@ def _corroborated(
 ) -> tuple[Verdict, tuple[str, ...]]:
     if isinstance(evidence.earlier, tuple):
         others = sorted(
-            {f.rule_id or f.family for f in evidence.earlier if corroborates(f, finding, policy, now)}
+            {
+                f.rule_id or f.family
+                for f in newer(evidence.earlier, evidence.undone_at)
+                if corroborates(f, finding, policy, now)
+            }
         )
         if others:
-            return Verdict.CONTAIN, (f"independent signs agree: {', '.join((finding.rule_id, *others))}",)
+            agree = ", ".join((finding.rule_id or finding.family, *others))
+            return Verdict.CONTAIN, (f"independent signs agree: {agree}",)
     if evidence.microsoft_risk in (RiskLevel.MEDIUM, RiskLevel.HIGH):
         return Verdict.CONTAIN, (f"Microsoft's own detections give it risk {evidence.microsoft_risk}",)
     for answer in (evidence.earlier, evidence.microsoft_risk):
@@ -243,7 +266,13 @@ def _corroborated(
             return Verdict.ASK, (f"one sign, and whether another agrees could not be checked: {answer.why}",)
     if isinstance(evidence.ongoing, tuple):
         # New at some time and going on since: too old to act on, and waiting an hour must not be all it takes to pass.
-        others = sorted({f.rule_id for f in evidence.ongoing if corroborates(f, finding, policy, now)})
+        others = sorted(
+            {
+                f.rule_id or f.family
+                for f in newer(evidence.ongoing, evidence.undone_at)
+                if corroborates(f, finding, policy, now)
+            }
+        )
         if others:
             return Verdict.ASK, (f"one sign, and what began earlier still goes on: {', '.join(others)}",)
     return Verdict.WATCH, ("one sign alone; a second of another family within 60 minutes would contain it",)
@@ -254,7 +283,8 @@ def corroborates(other: Finding, finding: Finding, policy: ResponsePolicy, now: 
     Tell whether another finding is an independent sign.
 
     It is of another family, fresh, and would itself carry weight: findings of tier context, of rules that may
-    only be observed, and incidents of analytics rules nobody vouched for (no rule of ours) do not count.
+    only be observed, signals that have expired, and incidents of analytics rules nobody vouched for (no rule of ours)
+    do not count. Two findings that both rest on refused attempts alone do not agree: one outsider can make both.
     """
     return (
         other.family != finding.family
@@ -266,6 +296,11 @@ def corroborates(other: Finding, finding: Finding, policy: ResponsePolicy, now: 
         and other.source is not Source.ANALYST
         and (policy.mode is Mode.OBSERVE or policy.mode_for(other.rule_id) is not Mode.OBSERVE)
     )
+
+
+def newer(found: Iterable[Finding], undone_at: datetime | Unknown | None) -> tuple[Finding, ...]:
+    """Leave out what a person has judged already by taking the containment back."""
+    return tuple(f for f in found if not isinstance(undone_at, datetime) or f.last_seen > undone_at)
 
 
 def lifts(sign: Finding, finding: Finding, policy: ResponsePolicy) -> bool:
@@ -290,7 +325,8 @@ def _lifting(finding: Finding, evidence: Evidence, policy: ResponsePolicy) -> Fi
     """Give the latest sign that lifts the finding; None also where earlier findings could not be read."""
     if not isinstance(evidence.earlier, tuple):
         return None
-    signs = [other for other in evidence.earlier if lifts(other, finding, policy)]
+    known = newer(evidence.earlier, evidence.undone_at)
+    signs = [other for other in known if lifts(other, finding, policy)]
     return max(signs, key=lambda sign: sign.last_seen, default=None)
 
 

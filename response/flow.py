@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("agentbreaker.flow")
 # A caller waits this long for its lever; a playbook's HTTP action waits about two minutes.
 PULL_WITHIN: Final = timedelta(seconds=20)
+_MINUTE: Final = timedelta(minutes=1)
 
 
 async def judge(finding: Finding, world: World, lever: str = "") -> tuple[Evidence, Decision]:
@@ -161,11 +162,14 @@ async def _refresh_policies(world: World) -> None:
             "Conditional Access policies",
             gathering.current_policies(world, refresh_after=world.policies_max_age / 2),
         ),
-        ("announced changes", gathering.change_windows(world, refresh_after=timedelta(minutes=7))),
+        (
+            "announced changes",
+            gathering.change_windows(world, refresh_after=timedelta(minutes=7), within=_MINUTE),
+        ),
     ):
         try:
             await reading
-        except ClientError as error:
+        except (ClientError, ValueError) as error:
             log.warning("%s could not be read: %s", what, error)
 
 

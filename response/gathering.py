@@ -7,24 +7,25 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
-from clients.errors import ClientError, NotFound
+from clients.errors import ClientError, NotFound, Unavailable
 from clients.stores import Put, StoreError
-from clients.terms import AppId, Kind, NotAsked, RiskLevel, ServicePrincipal, Unknown
+from clients.terms import AppId, Kind, Mark, NotAsked, RiskLevel, ServicePrincipal, Unknown, is_guid
 from response import brake, breaker, reach
 from response.containment import Containment, State
 from response.coverage import About
-from response.decision import corroborates, lifts
+from response.decision import corroborates, lifts, newer
 from response.evidence import Armed, ChangeWindow, Evidence, NoSuchPrincipal, NotArmed
 from response.finding import CORROBORATION_WINDOW, Finding, Source, Tier
 from response.levers import CONFIRM_AGENT_COMPROMISED, CONFIRM_COMPROMISED, first_lever
-from response.privilege import Privilege, privilege_of
+from response.privilege import Privilege, privilege_of, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from clients.stores import Store
-    from clients.terms import Dossier, Mark, ObjectId, Person, Policy, Risk, WhatIf
-    from response.world import World
+    from clients.logs import Rows
+    from clients.stores import Record, Store
+    from clients.terms import Dossier, ObjectId, Person, Policy, Risk, WhatIf
+    from response.world import ReadingGate, World
 
 T = TypeVar("T")
 KILL_SWITCH: Final = "killswitch"
@@ -34,17 +35,36 @@ POLICIES: Final = "policies"
 LEDGER_BROKEN: Final = "ledger-broken"
 ACTIVE: Final = "active-principals"
 WINDOWS: Final = "change-windows"
-MARK_PERMISSION: Final = "CustomSecAttributeAssignment.Read.All"
+# Any of them answers the question; who grants none does not want the answer, and it is not asked for.
+_MARKS: Final = frozenset(
+    {"CustomSecAttributeAssignment.Read.All", "CustomSecAttributeAssignment.ReadWrite.All"}
+)
+_ROLES: Final = frozenset(
+    {"RoleManagement.Read.Directory", "RoleManagement.Read.All", "RoleManagement.ReadWrite.Directory"}
+)
+_SPONSORS: Final = frozenset(
+    {
+        "AgentIdentity.Read.All",
+        "AgentIdentity.ReadWrite.All",
+        "AgentIdentityBlueprintPrincipal.Read.All",
+        "AgentIdentityBlueprintPrincipal.ReadWrite.All",
+    }
+)
 _ACTIVE_AGE: Final = timedelta(hours=1)
 _WINDOWS_AGE: Final = timedelta(minutes=15)
-_MOST_WINDOWS: Final = (
-    500  # of one record; more announced changes at once than that is an inventory gone wrong
-)
+# A containment does not wait longer for Log Analytics: without an answer a person decides. The client alone would try for
+# two minutes and a half, longer than a playbook listens.
+_PATIENCE: Final = timedelta(seconds=10)
+_DEFAULT_ACCESS: Final = "00000000-0000-0000-0000-000000000000"  # an assignment without any role
+# One record holds them; more announced changes at once is an inventory gone wrong, and then nothing is known.
+_MOST_WINDOWS: Final = 300
 # Sentinel writes each watchlist item anew every 12 days, so that long must be looked back for all of them.
 _WATCHLIST_REACH: Final = timedelta(days=14)
-_ACTIVE_QUERY: Final = """
-union isfuzzy=true AADServicePrincipalSignInLogs, AADManagedIdentitySignInLogs
-| where ResultType == "0"
+SIGN_IN_TABLES: Final = ("AADServicePrincipalSignInLogs", "AADManagedIdentitySignInLogs")
+# Sign-ins that failed are not counted: anybody could raise the share with them.
+ACTIVE_QUERY: Final = f"""
+union isfuzzy=true {", ".join(SIGN_IN_TABLES)}
+| where TimeGenerated > ago(1d) and ResultType == "0" and ServicePrincipalId != ""
 | summarize Active = dcount(ServicePrincipalId)
 """
 _WINDOWS_QUERY: Final = r"""
@@ -55,7 +75,7 @@ union isfuzzy=true
 | where isempty(Ends) or (Ends matches regex @"^\d{4}-\d{2}-\d{2}" and todatetime(Ends) > now())
 | where Opens matches regex @"^\d{4}-\d{2}-\d{2}" and Closes matches regex @"^\d{4}-\d{2}-\d{2}"
 | project PrincipalId = tolower(trim(@"\s+", SearchKey)), Opens = todatetime(Opens), Closes = todatetime(Closes)
-| where Closes > now()
+| where Closes > now() and Closes <= now() + 400d
 """
 
 
@@ -70,13 +90,13 @@ async def gather(finding: Finding, world: World, now: datetime) -> Evidence:
     (
         (principal, claims, policies, windows),
         (stopped, undone, probation, known),
-        (tripped, broken),
+        (tripped, broken, earlier, ongoing),
     ) = await asyncio.gather(
         asyncio.gather(
             find_principal(finding.principal, world),
             answered(world.graph.own_claims()),
             answered(current_policies(world)),
-            answered(change_windows(world)),
+            _windows(finding, world),
         ),
         asyncio.gather(
             answered(kill_switch_stopped(store)),
@@ -84,13 +104,22 @@ async def gather(finding: Finding, world: World, now: datetime) -> Evidence:
             answered(on_probation(finding.principal, store, now)),
             answered(automatic(store)),
         ),
-        asyncio.gather(answered(reason_in(BRAKE_TRIPPED, store)), answered(reason_in(LEDGER_BROKEN, store))),
+        asyncio.gather(
+            answered(reason_in(BRAKE_TRIPPED, store)),
+            answered(reason_in(LEDGER_BROKEN, store)),
+            answered(earlier_findings(finding, store, now)),
+            _ongoing(finding, store, now),
+        ),
     )
-    earlier = await answered(earlier_findings(finding, store, now, undone))
-    dossier, microsoft_risk, ongoing = await asyncio.gather(
+    dossier, microsoft_risk = await asyncio.gather(
         _dossier(finding, principal, claims, world),
-        _microsoft_risk(finding, principal, earlier, world, now),
-        _ongoing(finding, store, now, undone),
+        _microsoft_risk(
+            finding,
+            principal,
+            earlier if isinstance(earlier, Unknown) else newer(earlier, undone),
+            world,
+            now,
+        ),
     )
     counts = _counts(known, dossier.owners, now)
     return Evidence(
@@ -154,29 +183,49 @@ async def _dossier(
     found = await answered(world.graph.dossier(principal))
     if isinstance(found, Unknown):
         return _Dossier(found, found, found)
-    mark: Mark | Unknown | NotAsked | None = found.mark
-    roles = claims[1] if not isinstance(claims, Unknown) else frozenset({MARK_PERMISSION})
-    if isinstance(mark, Unknown) and MARK_PERMISSION not in roles:
-        # Who marks principals grants this; who does not grant it marks none that we could see.
-        mark = NotAsked(f"{MARK_PERMISSION} is not granted, so no mark is read")
-    return _Dossier(mark, _privilege(found), _owners(found))
+    granted = None if isinstance(claims, Unknown) else claims[1]
+    return _Dossier(_mark(found, granted), _privilege(found, granted), _owners(found, granted))
 
 
-def _privilege(found: Dossier) -> Privilege | Unknown:
+def _left_out(granted: frozenset[str] | None, any_of: frozenset[str]) -> bool:
+    """Whether our token surely lacks the right to read something; what it carries unknown (None), that is not sure."""
+    return granted is not None and not granted & any_of
+
+
+def _mark(found: Dossier, granted: frozenset[str] | None) -> Mark | Unknown | NotAsked | None:
+    if not isinstance(found.mark, Mark) and _left_out(granted, _MARKS):
+        # Graph gives the same null without the permission as without a mark. Who marks principals grants it.
+        return NotAsked("CustomSecAttributeAssignment.Read.All is not granted, so no mark is read")
+    return found.mark
+
+
+def _privilege(found: Dossier, granted: frozenset[str] | None) -> Privilege | Unknown | NotAsked:
     app_roles = () if isinstance(found.app_roles, Unknown) else found.app_roles
     directory_roles = () if isinstance(found.directory_roles, Unknown) else found.directory_roles
     known = privilege_of(app_roles, directory_roles)
     if known.tier == 0:  # enough is known, whatever else could not be read
         return known
-    unread = [one.why for one in (found.app_roles, found.directory_roles) if isinstance(one, Unknown)]
-    return Unknown("; ".join(unread)) if unread else known
+    if isinstance(found.app_roles, Unknown):
+        return found.app_roles
+    nameless = sum(is_guid(value_of(role)) and value_of(role) != _DEFAULT_ACCESS for role in found.app_roles)
+    if nameless:
+        return Unknown(f"the names of {nameless} of its app roles could not be read")
+    if isinstance(found.directory_roles, Unknown):
+        if _left_out(granted, _ROLES):
+            return NotAsked(
+                f"RoleManagement.Read.Directory is not granted; by its app roles alone it is tier {known.tier}"
+            )
+        return found.directory_roles
+    return known
 
 
-def _owners(found: Dossier) -> tuple[Person, ...] | Unknown:
+def _owners(found: Dossier, granted: frozenset[str] | None) -> tuple[Person, ...] | Unknown:
     if isinstance(found.owners, Unknown):
         return found.owners
-    sponsors = () if isinstance(found.sponsors, Unknown) else found.sponsors
-    return (*found.owners, *(one for one in sponsors if one not in found.owners))
+    if isinstance(found.sponsors, Unknown):
+        return found.owners if _left_out(granted, _SPONSORS) else found.sponsors
+    known = {one.object_id for one in found.owners}
+    return (*found.owners, *(one for one in found.sponsors if one.object_id not in known))
 
 
 def _counts(
@@ -209,27 +258,47 @@ async def active_principals(world: World, now: datetime) -> int:
 
     Raises: ClientError; StoreError.
     """
-    record = await world.store.get(ACTIVE)
-    if record is not None and timedelta(0) <= now - datetime.fromisoformat(record.body["at"]) < _ACTIVE_AGE:
-        return int(record.body["count"])
-    rows = await world.logs.query(_ACTIVE_QUERY, now - brake.DAY, now)
-    count = int(rows.rows[0][rows.columns.index("Active")])
-    await world.store.commit([Put(ACTIVE, {"at": now.isoformat(), "count": count})])
+    async with world.active_gate.lock:
+        record = await world.store.get(ACTIVE)
+        if (kept := _kept(record, "count", _ACTIVE_AGE, now)) is not None:
+            return int(kept)
+        rows = await _one_reading(world.active_gate, world, ACTIVE_QUERY, brake.DAY, _PATIENCE)
+        count = int(rows.rows[0][rows.columns.index("Active")])
+        await world.store.commit([Put(ACTIVE, {"at": now.isoformat(), "count": count})])
     return count
 
 
-async def _ongoing(
-    finding: Finding, store: Store, now: datetime, undone: datetime | Unknown | None
-) -> tuple[Finding, ...] | Unknown:
+def _kept(record: Record | None, name: str, limit: timedelta, now: datetime) -> Any:
+    """Give what the last reading found while it is young enough; None for what is old or nobody can read."""
+    try:
+        young = (
+            record is not None and timedelta(0) <= now - datetime.fromisoformat(record.body["at"]) <= limit
+        )
+        return record.body[name] if record is not None and young else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+async def _one_reading(gate: ReadingGate, world: World, kql: str, back: timedelta, within: timedelta) -> Rows:
+    """Ask the log once for all who wait at the gate; a failure is their answer too. Raises: ClientError."""
+    gate.raise_if_just_failed()
+    now = world.now()
+    try:
+        async with asyncio.timeout(within.total_seconds()):
+            return await world.logs.query(kql, now - back, now)
+    except ClientError as error:
+        gate.failed(error)
+        raise
+    except TimeoutError:
+        late = Unavailable("Log Analytics", f"no answer within {int(within.total_seconds())} s")
+        gate.failed(late)
+        raise late from None
+
+
+async def _ongoing(finding: Finding, store: Store, now: datetime) -> tuple[Finding, ...] | Unknown:
     if finding.tier is not Tier.CORROBORATED:
         return ()
-    found = await answered(ongoing_findings(finding, store, now))
-    return found if isinstance(found, Unknown) else _newer(found, undone)
-
-
-def _newer(found: tuple[Finding, ...], undone: datetime | Unknown | None) -> tuple[Finding, ...]:
-    """Leave out what a person has judged already by taking the containment back."""
-    return tuple(f for f in found if not isinstance(undone, datetime) or f.last_seen > undone)
+    return await answered(ongoing_findings(finding, store, now))
 
 
 async def undone_at(principal: ObjectId, store: Store) -> datetime | None:
@@ -263,29 +332,48 @@ async def automatic(store: Store) -> tuple[brake.Automatic, ...]:
 # --- announced changes: the inventory, read for everybody at once ---------------------------------
 
 
-async def change_windows(world: World, *, refresh_after: timedelta | None = None) -> tuple[_Window, ...]:
+async def _windows(finding: Finding, world: World) -> tuple[_Window, ...] | Unknown | NotAsked:
+    if finding.source is Source.ANALYST or finding.tier is Tier.CONTEXT:
+        return NotAsked("not needed for a person's order, or for what is context only")
+    return await answered(change_windows(world))
+
+
+async def change_windows(
+    world: World, *, refresh_after: timedelta = _WINDOWS_AGE, within: timedelta = _PATIENCE
+) -> tuple[_Window, ...]:
     """
     Give the announced changes of all principals, from the last reading while it is young enough.
 
-    A window without an end, or of an entry that has expired, does not count. Raises: ClientError; StoreError.
+    A window without an end, one that ends in more than 400 days, or one of an entry that has expired does not count
+    (docs/rules.md: no entry makes a rule blind for ever). Raises: ClientError; StoreError; ValueError.
     """
-    now, limit = world.now(), _WINDOWS_AGE if refresh_after is None else refresh_after
-    record = await world.store.get(WINDOWS)
-    if record is not None and timedelta(0) <= now - datetime.fromisoformat(record.body["at"]) <= limit:
-        return tuple(_window(one) for one in record.body["windows"])
-    rows = await world.logs.query(_WINDOWS_QUERY, now - _WATCHLIST_REACH, now)
-    at = {name: rows.columns.index(name) for name in ("PrincipalId", "Opens", "Closes")} if rows.rows else {}
-    windows = [
+    async with world.windows_gate.lock:
+        now = world.now()
+        kept = _kept(await world.store.get(WINDOWS), "windows", refresh_after, now)
+        if kept is not None:
+            return tuple(_window(one) for one in kept)
+        windows = _windows_in(
+            await _one_reading(world.windows_gate, world, _WINDOWS_QUERY, _WATCHLIST_REACH, within)
+        )
+        await world.store.commit([Put(WINDOWS, {"at": now.isoformat(), "windows": windows})])
+    return tuple(_window(one) for one in windows)
+
+
+def _windows_in(rows: Rows) -> list[dict[str, str]]:
+    """Give the windows of an answer. Raises: ValueError when a column is missing or there are too many to keep."""
+    principal, opens, closes = (rows.columns.index(name) for name in ("PrincipalId", "Opens", "Closes"))
+    found = [
         {
-            "principal": str(row[at["PrincipalId"]]),
-            "opens": row[at["Opens"]].isoformat(),
-            "closes": row[at["Closes"]].isoformat(),
+            "principal": str(row[principal]),
+            "opens": row[opens].isoformat(),
+            "closes": row[closes].isoformat(),
         }
         for row in rows.rows
-        if isinstance(row[at["Opens"]], datetime) and isinstance(row[at["Closes"]], datetime)
-    ][:_MOST_WINDOWS]
-    await world.store.commit([Put(WINDOWS, {"at": now.isoformat(), "windows": windows})])
-    return tuple(_window(one) for one in windows)
+        if is_guid(row[principal]) and isinstance(row[opens], datetime) and isinstance(row[closes], datetime)
+    ]
+    if len(found) > _MOST_WINDOWS:  # cut short, somebody's announced change would be missed
+        raise ValueError("more announced changes than can be kept")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,12 +390,12 @@ def _window(body: Mapping[str, Any]) -> _Window:
 
 def _window_of(
     principal: ServicePrincipal | NoSuchPrincipal | Unknown,
-    windows: tuple[_Window, ...] | Unknown,
+    windows: tuple[_Window, ...] | Unknown | NotAsked,
     now: datetime,
 ) -> ChangeWindow | Unknown | NotAsked | None:
     if not isinstance(principal, ServicePrincipal):
         return NotAsked("there is no principal to look for")
-    if isinstance(windows, Unknown):
+    if isinstance(windows, Unknown | NotAsked):
         return windows
     ids = (principal.object_id, principal.app_id)
     ends = [one.closes for one in windows if one.principal in ids and one.opens <= now < one.closes]
@@ -359,11 +447,9 @@ async def own_identities(world: World) -> frozenset[ObjectId] | Unknown:
     return claims if isinstance(claims, Unknown) else world.own_principals | {claims[0]}
 
 
-async def earlier_findings(
-    finding: Finding, store: Store, now: datetime, undone: datetime | Unknown | None = None
-) -> tuple[Finding, ...]:
+async def earlier_findings(finding: Finding, store: Store, now: datetime) -> tuple[Finding, ...]:
     """
-    Read other findings about the principal in the corroboration window. Raises: StoreError.
+    Read other findings about the principal in the corroboration window, from before an undo too. Raises: StoreError.
 
     The window ends now; for a sign that lifts this rule it ends where the finding begins, because what an agent did
     minutes after a prompt attack may be seen an hour later.
@@ -372,7 +458,7 @@ async def earlier_findings(
     known = [Finding.from_body(record.body) for record in records if record.key != finding.key]
     return tuple(
         f
-        for f in _newer(tuple(known), undone)
+        for f in known
         if now - f.last_seen <= CORROBORATION_WINDOW
         or (finding.rule_id in f.lifts and finding.first_seen - f.last_seen <= CORROBORATION_WINDOW)
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from clients.terms import MICROSOFT_TENANTS, Kind, Mark, ServicePrincipal, Unknown
 from response import brake
-from response.decision import Decision, Verdict, Veto, corroborates
+from response.decision import Decision, Verdict, Veto, corroborates, newer
 from response.evidence import ChangeWindow
 
 if TYPE_CHECKING:
@@ -123,9 +123,7 @@ def _storm_brake(
     if isinstance(evidence.brake_tripped, Unknown):
         return Unsure(f"whether the storm brake has tripped could not be read: {evidence.brake_tripped.why}")
     if evidence.brake_tripped:
-        return Unsure(
-            f"storm brake: {evidence.brake_tripped}; until a person releases it everything waits for one"
-        )
+        return Unsure(f"storm brake: {evidence.brake_tripped}; {brake.STAYS}")
     if isinstance(evidence.brake, Unknown):
         return Unsure(f"automatic containments could not be counted: {evidence.brake.why}")
     if isinstance(evidence.owners, Unknown):
@@ -133,7 +131,7 @@ def _storm_brake(
     why = brake.reached(evidence.brake, evidence.active_principals, policy)
     if isinstance(why, Unknown):
         return Unsure(why.why)
-    return Trips(f"storm brake: {why}") if why else ""
+    return Trips(f"storm brake: {why}; {brake.STAYS}") if why else ""
 
 
 def _kill_switch(
@@ -181,15 +179,27 @@ def _change_window(
 
 
 def _self_evidence(
-    finding: Finding, _evidence: Evidence, policy: ResponsePolicy, decision: Decision
+    finding: Finding, evidence: Evidence, policy: ResponsePolicy, decision: Decision
 ) -> str | Unsure:
-    """An attacker can make failing sign-ins with a victim's appId: failures alone never contain."""
+    """
+    An attacker can make failing sign-ins with a victim's appId: failures alone never contain.
+
+    Neither does a prompt attack before them, which an outsider can send as well, nor Microsoft's risk, which may rest on
+    the same refusals: only a finding of another family that shows a success.
+    """
     if not decision.automatic or not finding.only_failures:
         return ""
-    earlier = _evidence.earlier if isinstance(_evidence.earlier, tuple) else ()
-    at = _evidence.at if not isinstance(_evidence.at, Unknown) else finding.last_seen
-    if any(corroborates(other, finding, policy, at) and not other.only_failures for other in earlier):
-        return ""
+    if isinstance(evidence.earlier, Unknown):
+        return Unsure(
+            f"all it rests on are refused attempts, and what else was seen is unread: {evidence.earlier.why}"
+        )
+    if isinstance(evidence.at, Unknown):
+        return Unsure(
+            f"all it rests on are refused attempts, and how old the rest is cannot be told: {evidence.at.why}"
+        )
+    known = newer(evidence.earlier, evidence.undone_at)
+    if any(corroborates(other, finding, policy, evidence.at) for other in known):
+        return ""  # what rests on failures too does not corroborate it
     return "all it rests on are refused attempts, and anybody who knows its appId can make those"
 
 

@@ -233,6 +233,8 @@ async def _join(
         joined = replace(joined, askers=(*joined.askers, finding.raised_by))
     kind = EntryKind.JOINED
     extra: list[Write] = []
+    # Also what a guardrail has stopped: then the brake may have to trip. What joins a standing containment trips nothing.
+    may_claim = _may_go_on(containment, replace(decision, verdict=decision.wanted or decision.verdict))
     if _shows_that_the_block_failed(finding, containment):
         reason = FailureReason.ACTIVITY_AFTER
         joined = joined.changed(
@@ -248,7 +250,7 @@ async def _join(
     elif _asks_for_another_lever(finding, decision, containment):
         joined = _with_another_lever(joined, finding, decision, world, now)
         kind = EntryKind.LEVER_PROPOSED
-    elif _may_go_on(containment, decision):
+    elif may_claim:
         vetoes, brake_write = await _brake(decision, evidence, world, now)
         decision = decision.with_vetoes(vetoes)
         state, first_kind = _first_state(decision)
@@ -263,7 +265,7 @@ async def _join(
         kind = EntryKind.PARKED
 
     async def build() -> tuple[list[Write], list[Draft]]:
-        tripped, told = await _trip(decision, world, now)
+        tripped, told = await _trip(decision, world, now) if may_claim else ([], [])
         writes: list[Write] = [
             Replace(joined.key, joined.to_body(), etag),
             _known(finding, decision, now),
@@ -543,33 +545,48 @@ async def counted(
     decision: Decision, evidence: Evidence, world: World, now: datetime
 ) -> tuple[tuple[Veto, ...], list[Write]]:
     """Give the write that counts one more automatic containment, or the veto when the cap is reached."""
+    tripped = await gathering.answered(gathering.reason_in(gathering.BRAKE_TRIPPED, world.store))
+    if tripped != "":
+        why = tripped.why if isinstance(tripped, Unknown) else tripped
+        return _refused(decision, f"{why}; {brake.STAYS}", trips=False), []
     record = await world.store.get(gathering.BRAKE)
-    known = brake.read(record.body) if record else ()
+    try:
+        known = brake.read(record.body) if record else ()
+    except (KeyError, TypeError, ValueError):
+        return _refused(decision, "its record is unreadable, so nothing can be counted", trips=False), []
     owners = gathering.owner_ids(evidence.owners)
     active = evidence.active_principals
     counts = brake.count(known, owners, now)
     if brake.asks_for_share(counts, world.policy) and isinstance(active, NotAsked):
         active = await gathering.answered(gathering.active_principals(world, now))
-    why = brake.reached(counts, active, world.policy)
-    if why != "":
-        text, trips = (why.why, False) if isinstance(why, Unknown) else (why, True)
-        veto = Veto("storm-brake", f"storm brake: {text}", forbids=False, trips=trips)
-        return (*decision.vetoes, veto), []
+    reached = brake.reached(counts, active, world.policy)
+    if isinstance(reached, Unknown):
+        return _refused(decision, reached.why, trips=False), []
+    if reached:
+        return _refused(decision, f"{reached}; {brake.STAYS}", trips=True), []
     body = brake.written(known, now, owners)
     return (), [Replace(gathering.BRAKE, body, record.etag) if record else Insert(gathering.BRAKE, body)]
 
 
+def _refused(decision: Decision, why: str, *, trips: bool) -> tuple[Veto, ...]:
+    return (*decision.vetoes, Veto("storm-brake", f"storm brake: {why}", forbids=False, trips=trips))
+
+
 async def _trip(decision: Decision, world: World, now: datetime) -> tuple[list[Write], list[Draft]]:
     """
-    Let the storm brake stay tripped once its limit is reached: until a person releases it everything asks.
+    Let the storm brake stay tripped once it has stopped something: until a person releases it everything asks.
 
-    Of several runs that reach it at once one writes; the record says when and why. Raises: StoreError.
+    Only what would have been contained by itself but for the brake trips it: a question for a person, or a run that only
+    observes, is no storm. Of several runs that reach it at once one inserts; the others lose that race, look again and
+    find it tripped. The record says when and why. Raises: StoreError.
     """
     tripping = next((veto for veto in decision.vetoes if veto.trips), None)
-    if tripping is None or await world.store.get(gathering.BRAKE_TRIPPED) is not None:
+    stopped = tripping is not None and decision.mode is Mode.ENFORCE and _would_contain(decision)
+    if tripping is None or not stopped or await world.store.get(gathering.BRAKE_TRIPPED) is not None:
         return [], []
-    body: dict[str, object] = {"at": now.isoformat(), "why": tripping.reason.removeprefix("storm brake: ")}
-    return [Put(gathering.BRAKE_TRIPPED, body)], [Draft(EntryKind.BRAKE_TRIPPED, ACTOR, "", "", body)]
+    why = tripping.reason.removeprefix("storm brake: ").removesuffix(f"; {brake.STAYS}")
+    body: dict[str, object] = {"at": now.isoformat(), "why": why}
+    return [Insert(gathering.BRAKE_TRIPPED, body)], [Draft(EntryKind.BRAKE_TRIPPED, ACTOR, "", "", body)]
 
 
 def _first_state(decision: Decision) -> tuple[State, EntryKind]:

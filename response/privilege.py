@@ -1,9 +1,13 @@
 """
 How much a principal could take over, by tier. Data and one pure function.
 
-Tier 0: with one of these an identity can give itself all others, or sign in as anybody. Tier 1: it reads or changes
-everybody's data, or weakens what protects the tenant. Tier 2: everything else. The same names as rule AG-17 counts.
-Sources: Graph permission reference (descriptions of the roles), Entra built-in roles (template ids).
+Tier 0: with one of these an identity can give itself all others, sign in as somebody who has them, or take away what
+stops it. Tier 1: it reads or changes everybody's data, or holds any other role in the directory. Tier 2: the rest.
+Lists age: what is in neither list is tier 2, and tier 2 says nothing in favour of a principal.
+
+Sources: descriptions in the Graph permissions reference; Entra built-in roles (template ids, the roles marked
+PRIVILEGED). Where public classifications draw the line further (EntraOps counts ``Device.ReadWrite.All`` to its
+control plane, say), a role is here only when the way from it to the whole tenant is short and needs no other right.
 """
 
 from __future__ import annotations
@@ -15,18 +19,37 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_TIER_0_ROLES: Final = re.compile(
-    r"(RoleManagement|RoleAssignmentSchedule|RoleEligibilitySchedule)\.ReadWrite\.Directory"
-    r"|Policy\.ReadWrite\.(ConditionalAccess|PermissionGrant)"
-    r"|(AppRoleAssignment|Application|Directory|DelegatedPermissionGrant|UserAuthenticationMethod|Domain|Group)\.ReadWrite\.All"
-    r"|PrivilegedAccess\.ReadWrite\.AzureADGroup|AgentIdentityBlueprint\.AddRemoveCreds\.All",
-    re.IGNORECASE,
-)
-_TIER_1_ROLES: Final = re.compile(
-    r"(Mail|Files|Sites|Calendars|Contacts|Chat|ChannelMessage|User|AuditLog|SecurityIncident|Device\w*)\."
-    r"(Read|ReadWrite|FullControl|ManageAll)\.All|(Mail|Files|Sites|Calendars)\.(Read|ReadWrite|Send|Selected)"
-    r"|\w+\.ReadWrite\.All|full_access_as_app",
-    re.IGNORECASE,
+TIER_0_APP_ROLES: Final = frozenset(
+    {
+        # gives itself a role in the directory, or membership of a group that has one
+        "RoleManagement.ReadWrite.Directory",
+        "RoleAssignmentSchedule.ReadWrite.Directory",
+        "RoleEligibilitySchedule.ReadWrite.Directory",
+        "RoleManagementPolicy.ReadWrite.Directory",
+        "PrivilegedAccess.ReadWrite.AzureAD",
+        "PrivilegedAccess.ReadWrite.AzureADGroup",
+        "PrivilegedAssignmentSchedule.ReadWrite.AzureADGroup",
+        "PrivilegedEligibilitySchedule.ReadWrite.AzureADGroup",
+        "EntitlementManagement.ReadWrite.All",
+        "Group.ReadWrite.All",
+        "GroupMember.ReadWrite.All",
+        # gives itself any application permission, or a credential of an application that has it
+        "AppRoleAssignment.ReadWrite.All",
+        "DelegatedPermissionGrant.ReadWrite.All",
+        "Application.ReadWrite.All",
+        "Directory.ReadWrite.All",
+        "AgentIdentityBlueprint.ReadWrite.All",
+        "AgentIdentityBlueprint.AddRemoveCreds.All",
+        "Policy.ReadWrite.PermissionGrant",
+        # signs in as a person with such roles
+        "UserAuthenticationMethod.ReadWrite.All",
+        "User.ReadWrite.All",
+        "Domain.ReadWrite.All",
+        "Organization.ReadWrite.All",
+        # takes away what would stop it
+        "Policy.ReadWrite.ConditionalAccess",
+        "Policy.ReadWrite.AuthenticationMethod",
+    }
 )
 TIER_0_DIRECTORY_ROLES: Final = frozenset(
     {
@@ -38,7 +61,17 @@ TIER_0_DIRECTORY_ROLES: Final = frozenset(
         "b1be1c3e-b65d-4f19-8427-f6fa0d97feb9",  # Conditional Access Administrator
         "194ae4cb-b126-40b2-bd5b-6091b380977d",  # Security Administrator
         "8ac3fc64-6eca-42ea-9e69-59f4c7b60eb2",  # Hybrid Identity Administrator
+        "8329153b-31d0-4727-b945-745eb3bc5f31",  # Domain Name Administrator
+        "d29b2b05-8046-44ba-8758-1e26182fcf32",  # Directory Synchronization Accounts
+        "e00e864a-17c5-4a4b-9c06-f5b95a8d5bd8",  # Partner Tier2 Support
     }
+)
+_ZERO: Final = frozenset(role.lower() for role in TIER_0_APP_ROLES)
+_TIER_1_APP_ROLES: Final = re.compile(
+    r"(Mail|Files|Sites|Calendars|Contacts|Chat|ChannelMessage|User|AuditLog|SecurityIncident|Device\w*)\."
+    r"(Read|FullControl|ManageAll)\.All|(Mail|Files|Sites|Calendars|Contacts)\.(Read|ReadWrite|Send|Selected)"
+    r"|[\w-]+\.ReadWrite\.(All|OwnedBy|Directory)|full_access_as_app",
+    re.IGNORECASE,
 )
 
 
@@ -54,13 +87,18 @@ def privilege_of(app_roles: Iterable[str], directory_roles: Iterable[str]) -> Pr
     """
     Sort what a principal holds. ``app_roles`` are ``Resource/Role.Value``, ``directory_roles`` template ids.
 
-    Any directory role that is not of tier 0 counts as tier 1: it is a role in the directory all the same.
+    A role counts whatever resource it is of: the name of the resource is written by people, and in any language.
     """
     roles, held = sorted(app_roles), sorted(directory_roles)
-    zero = [role for role in roles if _TIER_0_ROLES.fullmatch(role.rpartition("/")[2])]
+    zero = [role for role in roles if value_of(role).lower() in _ZERO]
     zero += [f"directory role {role}" for role in held if role in TIER_0_DIRECTORY_ROLES]
     if zero:
         return Privilege(0, tuple(zero[:10]))
-    one = [role for role in roles if _TIER_1_ROLES.fullmatch(role.rpartition("/")[2])]
+    one = [role for role in roles if _TIER_1_APP_ROLES.fullmatch(value_of(role))]
     one += [f"directory role {role}" for role in held]
     return Privilege(1, tuple(one[:10])) if one else Privilege(2, ())
+
+
+def value_of(app_role: str) -> str:
+    """Give ``Role.Value`` of ``Resource/Role.Value``."""
+    return app_role.rpartition("/")[2]

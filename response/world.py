@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 _IN_BACKGROUND: Final = 3  # one less than ``clients/logs.py`` allows at once
 
 
-class PoliciesGate:
+class ReadingGate:
     """
-    One run of a process reads the policies while the others wait for its answer: a reading costs a turn.
+    One run of a process reads what all need, policies say, while the others wait for its answer: a reading costs a turn.
 
     A failure is an answer too: whoever waited gets it, instead of trying as long again, one after the other.
     """
@@ -105,7 +105,9 @@ class World:
     """What this process has noticed of requests that others have under way."""
     crowd: Crowd = field(default_factory=Crowd)
     webhook: WebhookClient | None = None
-    policies_gate: PoliciesGate = field(default_factory=PoliciesGate)
+    policies_gate: ReadingGate = field(default_factory=ReadingGate)
+    windows_gate: ReadingGate = field(default_factory=ReadingGate)
+    active_gate: ReadingGate = field(default_factory=ReadingGate)
     background: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_IN_BACKGROUND))
     """To be held for a log query that can wait: whoever has no time finds one of the client's free."""
     audit: AuditClient | None = None

@@ -507,7 +507,7 @@ async def test_records_of_one_containment_never_go_back_in_time(app):
 async def test_findings_that_arrive_together_share_a_call(app):
     agents = [app.estate.tenant.add_application(f"agent-{n}") for n in range(20)]
     world = app.process.world
-    wide = replace(world, policy=replace(world.policy, automatic_per_hour=1000))
+    wide = replace(world, policy=replace(world.policy, automatic_per_hour=1000, automatic_per_day=1000))
 
     opened = await asyncio.gather(*(flow.respond(finding(app, agent), wide) for agent in agents))
 
@@ -527,7 +527,7 @@ async def test_automatic_claims_of_one_process_do_not_race_for_the_storm_brake(a
     """Each lost race reads and judges the record anew; a hundred at once lost thousands of them."""
     agents = [app.estate.tenant.add_application(f"agent-{n}") for n in range(30)]
     world = app.process.world
-    wide = replace(world, policy=replace(world.policy, automatic_per_hour=1000))
+    wide = replace(world, policy=replace(world.policy, automatic_per_hour=1000, automatic_per_day=1000))
     judged = [(finding(app, agent), *await flow.judge(finding(app, agent), wide)) for agent in agents]
     real, tries = opening._try, []
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
 
-from clients.terms import RiskLevel
+from clients.terms import RiskLevel, Unknown
 from detections import baselines, catalog
 from response.decision import Verdict
+from response.gathering import ACTIVE_QUERY, SIGN_IN_TABLES
 from workbench.backtest.progress import Bar, bar
 from workbench.backtest.replay import Presence, Progress, Span, event_tables, replay
 from workbench.backtest.report import Page, render
@@ -188,7 +189,9 @@ def _carry_out(order: Order, rules: Sequence[Rule]) -> int:
                 progress = Progress.from_body(state["progress"])
                 to_stderr(f"resumed at {progress.done_until.isoformat()}")
             engine.set_watchlist("AgentInventory", order.inventory)
-            judge = Judge({rule.id: rule for rule in rules}, order.tenant, _risk_of(engine))
+            judge = Judge(
+                {rule.id: rule for rule in rules}, order.tenant, _risk_of(engine), _active_of(engine)
+            )
             if state is not None:
                 judge.restore(state["judge"])
             _replay(engine, rules, order, judge, progress, loaded, shown)
@@ -310,6 +313,23 @@ def _risk_of(engine: LogEngine) -> Callable[[ObjectId, datetime], RiskLevel | No
         return None
 
     return risk
+
+
+def _active_of(engine: LogEngine) -> Callable[[datetime], int | Unknown]:
+    """Count the principals that signed in in the 24 hours before a moment, as the app does, once for an hour."""
+    tables = [name for name in SIGN_IN_TABLES if engine.count(name)]
+    counted: dict[datetime, int] = {}
+
+    def active(now: datetime) -> int | Unknown:
+        if not tables:
+            return Unknown("the exported logs have no sign-ins")
+        hour = now.replace(minute=0, second=0, microsecond=0)
+        if hour not in counted:
+            rows = engine.query(ACTIVE_QUERY, now=hour, visible_at=hour).rows
+            counted[hour] = int(rows[0][0])
+        return counted[hour]
+
+    return active
 
 
 def _summary(

@@ -110,12 +110,14 @@ class Judge:
     """
     Takes findings in the order in which they would have been found, and remembers.
 
-    ``risk`` tells what Microsoft's own detections said of a principal at a moment, None when nothing.
+    ``risk`` tells what Microsoft's own detections said of a principal at a moment, None when nothing. ``active`` counts
+    the principals that signed in in the 24 hours before a moment; Unknown where the logs do not tell.
     """
 
     rules: Mapping[str, Rule]
     tenant: TenantFile | None
     risk: Callable[[ObjectId, datetime], RiskLevel | None]
+    active: Callable[[datetime], int | Unknown]
     told: list[Told] = field(default_factory=list)
     _known: dict[str, list[Known]] = field(default_factory=dict)
     _place: dict[str, int] = field(default_factory=dict)
@@ -199,7 +201,7 @@ class Judge:
             reasons.append(f"contained already, at {_iso(one.since)}: this finding joins that containment")
         elif contains:
             self._open[finding.principal] = _Open(Standing.CONTAINED, now)
-            self._brake = [moment for moment in self._brake if now - moment < brake.HOUR] + [now]
+            self._brake = [moment for moment in self._brake if now - moment < brake.DAY] + [now]
             told.contains = True
         elif decision.verdict is not Verdict.WATCH and not decision.forbidden and one is None:
             self._open[finding.principal] = _Open(Standing.WAITING, now)
@@ -229,6 +231,8 @@ class Judge:
     def _evidence(self, finding: Finding, now: datetime) -> Evidence:
         principal, armed = self._principal(finding.principal)
         earlier = self._earlier(finding, now)
+        counts = brake.count([brake.Automatic(moment, ()) for moment in self._brake], (), now)
+        share = brake.asks_for_share(counts, self._policy())
         return Evidence(
             principal=principal,
             armed=armed,
@@ -238,15 +242,15 @@ class Judge:
             kill_switch_stopped=False,
             ongoing=self._ongoing(finding, now),
             at=now,
-            mark=None,
+            mark=NotAsked("a back-test reads no directory; tenant.json says who is protected"),
             privilege=NotAsked("a back-test reads no directory"),
             owners=NotAsked("a back-test reads no directory"),
             change_window=NotAsked("announced changes are of now, not of then"),
             undone_at=None,
             on_probation=False,
-            brake=brake.count([brake.Automatic(moment, ()) for moment in self._brake], (), now),
-            active_principals=NotAsked("a back-test counts no active principals"),
-            # The hour's limit is kept; a person is taken to release the brake each time it trips.
+            brake=counts,
+            active_principals=self.active(now) if share else NotAsked("not needed for so few"),
+            # The limits are kept; a person is taken to release the brake each time it trips.
             brake_tripped="",
             ledger_broken="",
         )
