@@ -104,7 +104,9 @@ async def _storm_brake(world: World) -> dict[str, Any]:
     tripped = await gathering.answered(gathering.reason_in(gathering.BRAKE_TRIPPED, world.store))
     if isinstance(tripped, Unknown):
         return _check("storm brake", None, tripped.why)
-    detail = f"tripped: {tripped}. Everything waits for a person; PUT /api/killswitch stopped=false releases it"
+    detail = (
+        f"tripped: {tripped}. Everything waits for a person; PUT /api/killswitch stopped=false releases it"
+    )
     return _check("storm brake", not tripped, detail if tripped else "not tripped")
 
 

@@ -23,6 +23,7 @@ from response.guardrails import guard
 from response.opening import Opened, open_or_join
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
     from datetime import datetime
 
     from response.decision import Decision
@@ -157,20 +158,17 @@ async def settle(world: World) -> list[Containment]:
 
 async def _refresh_policies(world: World) -> None:
     """Read policies and announced changes before they are too old, so that no containment has to wait for them."""
-    for what, reading in (
-        (
-            "Conditional Access policies",
-            gathering.current_policies(world, refresh_after=world.policies_max_age / 2),
-        ),
-        (
-            "announced changes",
-            gathering.change_windows(world, refresh_after=timedelta(minutes=7), within=_MINUTE),
-        ),
-    ):
-        try:
-            await reading
-        except (ClientError, ValueError) as error:
-            log.warning("%s could not be read: %s", what, error)
+    half = world.policies_max_age / 2
+    await _refreshed("Conditional Access policies", gathering.current_policies(world, refresh_after=half))
+    soon = timedelta(minutes=7)
+    await _refreshed("announced changes", gathering.change_windows(world, refresh_after=soon, within=_MINUTE))
+
+
+async def _refreshed(what: str, reading: Awaitable[object]) -> None:
+    try:
+        await reading
+    except (ClientError, ValueError) as error:
+        log.warning("%s could not be read: %s", what, error)
 
 
 def _log(decision: Decision, containment: Containment | None) -> None:

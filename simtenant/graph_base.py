@@ -90,7 +90,9 @@ class GraphBase:
 
     def _app_roles(self) -> list[Json]:
         held = {role for principal in self._tenant.principals.values() for role in principal.app_roles}
-        offered = held.union(self._tenant.roles_once_held, *(operation.roles or () for operation in self.operations))
+        offered = held.union(
+            self._tenant.roles_once_held, *(operation.roles or () for operation in self.operations)
+        )
         return [
             {
                 "id": permissions.app_role_id(value),
