@@ -21,12 +21,14 @@ from detections.baselines import Baseline, load
 from workbench import schemas
 from workbench.engine import INGESTED_AT, LogEngine
 from workbench.logfiles import load_folder
+from workbench.usage import UsageError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
 _DAY: Final = timedelta(days=1)
+_MOST_DAYS: Final = 366
 _ROWS_AT_ONCE: Final = 1_000_000  # bounds the memory of one query
 
 
@@ -56,7 +58,8 @@ def backfill(
         _clear(engine, baseline, first, last)
         rows, at = 0, first
         held = sum(engine.count(table) for table in baseline.reads)
-        days = max(1, _ROWS_AT_ONCE * max((last - first) // _DAY, 1) // max(held, 1))
+        whole = max((last - first) // _DAY, 1)
+        days = min(max(1, _ROWS_AT_ONCE * whole // max(held, 1)), whole + 1)
         while at < last:
             until = min(at + days * _DAY, last)
             rows += _summarise(engine, baseline, at, until, visible_at=None)
@@ -88,12 +91,17 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--out", type=Path, required=True, metavar="DIR", help="folder for the baseline tables"
     )
     parser.add_argument(
-        "--days", type=int, default=13, help="how many days before the last row (default: 13)"
+        "--days",
+        type=int,
+        default=13,
+        help=f"how many days before the last row, at most {_MOST_DAYS} (default: 13)",
     )
     parser.set_defaults(command=_backfill)
 
 
 def _backfill(parsed: argparse.Namespace) -> int:
+    if not 1 <= parsed.days <= _MOST_DAYS:
+        raise UsageError(f"--days {parsed.days}: give a number of days from 1 to {_MOST_DAYS}")
     engine = LogEngine()
     try:
         latest = load_folder(engine, parsed.logs).latest

@@ -11,15 +11,15 @@ import codecs
 import csv
 import functools
 import json
-import shutil
 import sys
 import tempfile
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Self
 
 import duckdb
 
@@ -28,6 +28,7 @@ from workbench.engine import INGESTED_AT, LogEngine, UnknownColumnError
 SUFFIXES: Final = (".jsonl", ".parquet", ".csv")
 _LONGEST_LINE: Final = 16 * 1024 * 1024  # what DuckDB's JSON reader takes without being given larger buffers
 _NO_KEY: Final = "\n"  # before what stands in for the keys of a line that has none
+_LONGEST_RECORD: Final = 1000  # lines of one CSV record; a quote that is open for longer was never closed
 _LINES_NAMED: Final = 5  # of one kind, in one file; the rest is a number
 _PORTAL_ENDINGS: Final = (" [UTC]", "_dynamic", "_string")
 """What the portal's CSV export and older connectors hang on a column's name."""
@@ -37,6 +38,9 @@ _BOMS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_UNDECODED: Final = "\0"  # stands for bytes that are no text; JSON and CSV have no such character
+_MARKING: Final = "agentbreaker-mark"
+codecs.register_error(_MARKING, lambda error: (_UNDECODED, getattr(error, "end", 0)))
 _CASTS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "datetime": "coalesce(CAST(TRY_CAST({text} AS TIMESTAMPTZ) AS TIMESTAMP), "
@@ -176,9 +180,10 @@ class _Reading:
     def skip_lines(self, file: Path, lines: Sequence[int], total: int, why: str) -> None:
         """Note lines that gave no row: the first ones by number, the rest as a count."""
         self.lines += total
-        self.faults += [LogFault(file.name, line, why) for line in lines[:_LINES_NAMED]]
-        if total > _LINES_NAMED:
-            self.faults.append(LogFault(file.name, None, f"{why}: {total - _LINES_NAMED} more lines"))
+        named = lines[:_LINES_NAMED]
+        self.faults += [LogFault(file.name, line, why) for line in named]
+        if total > len(named):
+            self.faults.append(LogFault(file.name, None, f"{why}: {total - len(named)} more lines"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,24 +449,32 @@ def _held_json(text: str) -> str:
 def _readable(file: Path, copy: Path, reading: _Reading) -> Path:
     """Give a file of UTF-8 lines with the same line numbers: the file itself, or a copy where it is something else."""
     encoding = _encoding(file)
-    bad = _bad_lines(file) if encoding == "utf-8" else []
+    bad = _bad_lines(file) if encoding.startswith("utf-8") else []
     if encoding == "utf-8" and not bad:
         return file
-    if encoding != "utf-8":
+    if encoding.startswith("utf-8"):
+        skipped = set(bad)
+        with file.open("rb") as lines, copy.open("wb") as write:
+            for number, line in enumerate(lines, start=1):
+                whole = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+                write.write(b"\n" if number in skipped else whole)
+    else:
         with (
-            file.open(encoding=encoding, errors="replace", newline="") as read,
-            copy.open("w", encoding="utf-8", newline="") as write,
+            file.open(encoding=encoding, errors=_MARKING, newline="\n") as read,
+            copy.open("w", encoding="utf-8", newline="") as write_text,
         ):
-            if encoding.startswith("utf-16") and read.read(1) != "\ufeff":
-                read.seek(0)
-            shutil.copyfileobj(read, write)
-        return copy
-    reading.skip_lines(file, bad, len(bad), f"no UTF-8, or longer than {_LONGEST_LINE // 1024 // 1024} MB")
-    skipped = set(bad)
-    with file.open("rb") as lines, copy.open("wb") as write:
-        for number, line in enumerate(lines, start=1):
-            write.write(b"\n" if number in skipped else line)
+            for number, text in enumerate(read, start=1):
+                if _UNDECODED in text or len(text) > _LONGEST_LINE:
+                    bad.append(number)
+                whole_text = text.removeprefix("\ufeff") if number == 1 else text
+                write_text.write("\n" if bad and bad[-1] == number else whole_text)
+    why = f"no {_named(encoding)}, or longer than {_LONGEST_LINE // 1024 // 1024} MB"
+    reading.skip_lines(file, bad, len(bad), why)
     return copy
+
+
+def _named(encoding: str) -> str:
+    return encoding.upper()[: len("UTF-16")].rstrip("-")
 
 
 def _encoding(file: Path) -> str:
@@ -504,43 +517,91 @@ def _lines_of(file: Path, numbers: set[int]) -> dict[int, int]:
 
 def _from_csv(file: Path, copy: Path, reading: _Reading) -> Path:
     """Write the records of a CSV file as JSON lines, all values text. An empty cell is no value."""
-    wrong: list[int] = []
+    wrong: dict[str, list[int]] = {}
+    lost: Counter[str] = Counter()
     with copy.open("w", encoding="utf-8") as write:
-        for line, header, cells in _records(file):
-            if cells is None:
-                wrong.append(line)
+        for record in _records(file):
+            if record.why:
+                lost[record.why] += record.lines
+                wrong.setdefault(record.why, []).append(record.line)
                 continue
-            row = {name: cell for name, cell in zip(header, cells, strict=True) if cell != ""}
+            row = {name: cell for name, cell in zip(record.header, record.cells, strict=True) if cell != ""}
             write.write(json.dumps(row, ensure_ascii=False) + "\n")
-    if wrong:
-        reading.skip_lines(file, wrong, len(wrong), "not as many cells as the header has")
+    for why, lines in wrong.items():
+        reading.skip_lines(file, lines, lost[why], why)
     return copy
 
 
 def _lines_of_csv(file: Path, numbers: set[int]) -> dict[int, int]:
-    found, n = {}, 0
-    for line, _, cells in _records(file):
-        if cells is not None:
-            n += 1
-            if n in numbers:
-                found[n] = line
+    good = (record for record in _records(file) if not record.why)
+    found = {n: record.line for n, record in enumerate(good, start=1) if n in numbers}
     return {n: found.get(n, n) for n in numbers}
 
 
-def _records(file: Path) -> Iterator[tuple[int, list[str], list[str] | None]]:
-    """Give the line on which each record begins, the header, and the cells; None for a record of another length."""
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """A record of a CSV file: where it begins, how many lines it takes, and why it gives no row (empty: it gives one)."""
+
+    line: int
+    lines: int
+    header: Sequence[str]
+    cells: Sequence[str]
+    why: str
+
+
+class _Lines:
+    """Lines of a text, of which those taken last can be given back: a quote that nobody closed takes too many."""
+
+    def __init__(self, text: Iterator[str]) -> None:
+        self._text = text
+        self._back: deque[str] = deque()
+        self.taken: list[str] = []
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        if len(self.taken) >= _LONGEST_RECORD:
+            raise StopIteration
+        line = self._back.popleft() if self._back else next(self._text)
+        self.taken.append(line)
+        return line
+
+    def keep(self, number: int) -> None:
+        """Give back all but the first lines."""
+        self._back.extendleft(reversed(self.taken[number:]))
+        del self.taken[number:]
+
+
+def _records(file: Path) -> Iterator[_Record]:
     encoding = _encoding(file)
     csv.field_size_limit(_LONGEST_LINE)
-    with file.open(encoding=encoding, errors="replace", newline="") as text:
+    with file.open(encoding=encoding, errors=_MARKING, newline="") as text:
         first = text.readline().lstrip("\ufeff")
         delimiter = max(",;\t", key=first.count)
         header = next(csv.reader([first], delimiter=delimiter), [])
-        reader = csv.reader(text, delimiter=delimiter)
-        begins = 2
-        for cells in reader:
-            if cells:
-                yield begins, header, cells if len(cells) == len(header) else None
-            begins = reader.line_num + 2
+        lines, begins = _Lines(text), 2
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        while True:
+            why = ""
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error:
+                # The lines behind the first are records of their own, as far as anybody can tell.
+                cells, why = [], "a quote that is not closed, or text behind one"
+                lines.keep(1)
+                reader = csv.reader(lines, delimiter=delimiter, strict=True)
+            taken = len(lines.taken)
+            if any(_UNDECODED in line for line in lines.taken):
+                why = f"no {_named(encoding)}"
+            elif not why and len(cells) != len(header):
+                why = "not as many cells as the header has"
+            if cells or why:
+                yield _Record(begins, taken, header, cells, why)
+            begins += taken
+            lines.taken.clear()
 
 
 def _span(engine: LogEngine, tables: Iterable[str]) -> tuple[datetime | None, datetime | None]:

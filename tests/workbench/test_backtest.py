@@ -177,6 +177,12 @@ def test_a_row_that_arrives_after_the_end_is_no_finding(desk: Desk) -> None:
     assert desk.run() == []
 
 
+def test_two_weeks_without_a_row_in_the_tables_of_the_baselines(desk: Desk) -> None:
+    desk.rows(row("bold", -14 * 24 * 60), row("bold", 1))
+
+    assert [f["detection"] for f in desk.run()] == ["AG-91"]
+
+
 def test_a_row_delivered_again_adds_no_finding(desk: Desk) -> None:
     desk.rows(row("bold", 1), row("bold", 1), {**row("bold", 1, late=20)}, {**row("bold", 1, late=80)})
 

@@ -1,5 +1,6 @@
 """The baseline tables: what a summary rule would have written, no more and no less."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from detections import baselines
 from detections.catalog import CatalogError
 from workbench import schemas
+from workbench.__main__ import GOOD, MISUSED, main
 from workbench.baselines import backfill, summarise
 from workbench.engine import LogEngine
 
@@ -116,6 +118,35 @@ def test_filling_again_changes_nothing(engine: LogEngine) -> None:
     backfill(engine, DAY, DAY + timedelta(days=1))
 
     assert read(engine, "AgentGraphHourly_CL") == before
+
+
+def test_a_table_without_rows_gives_an_empty_baseline_however_many_days(engine: LogEngine) -> None:
+    filled = backfill(engine, DAY - timedelta(days=30), DAY + timedelta(days=1))
+
+    assert {one.table: one.rows for one in filled} == dict.fromkeys(BASELINES, 0)
+
+
+def test_the_command_fills_what_the_logs_allow(tmp_path: Path) -> None:
+    logs, out = tmp_path / "logs", tmp_path / "out"
+    logs.mkdir()
+    rows = [call(1, DAY, "users"), call(2, DAY + timedelta(days=1, hours=1), "users")]
+    (logs / f"{GRAPH}.jsonl").write_text("".join(json.dumps(row, default=str) + "\n" for row in rows))
+
+    assert main(["backfill", "--logs", str(logs), "--out", str(out)]) == GOOD
+    assert sorted(file.stem for file in out.iterdir()) == sorted(BASELINES)
+    assert (out / "AgentVaultDaily_CL.jsonl").read_text() == ""
+    # The hour of the last row is not complete.
+    assert len((out / "AgentGraphHourly_CL.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("days", ["0", "-3", "99999999"])
+def test_no_days_to_fill_is_misuse(tmp_path: Path, days: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / f"{GRAPH}.jsonl").write_text(json.dumps(call(1, DAY, "users"), default=str))
+
+    assert (
+        main(["backfill", "--logs", str(tmp_path), "--out", str(tmp_path / "out"), "--days", days]) == MISUSED
+    )
+    assert f"--days {days}" in capsys.readouterr().err
 
 
 def test_one_run_at_a_time_gives_what_the_backfill_gives(engine: LogEngine) -> None:

@@ -1,5 +1,6 @@
 """Exports as people have them: other encodings, broken lines, the portal's CSV, Parquet."""
 
+import codecs
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,6 +86,78 @@ def test_csv_faults_carry_the_line_on_which_the_record_begins(engine: LogEngine,
         "SigninLogs.csv:7: SigninLogs.Mood: not a documented column of the table; left out",
         "SigninLogs.csv:7: TimeGenerated: 'soon' is no ISO 8601 time",
     ]
+
+
+@pytest.mark.parametrize("broken", ['"two,0,x', 'two,"0,x', 'two,0,"x', 'two,"0"1,x'])
+@pytest.mark.parametrize("text", ['"in {},\nwith ""words"""', "plain\ttext {}"])
+def test_a_quote_that_is_never_closed_costs_its_line_only(
+    engine: LogEngine, tmp_path: Path, broken: str, text: str
+) -> None:
+    good = [f"2026-03-03T11:00:00Z,{n},0,{text.format(n)}" for n in range(2500)]
+    held = {'"': 'in 7,\nwith "words"', "p": "plain\ttext 7"}[text[0]]
+    line = good[0].count("\n") + 3
+    rows = "\n".join(
+        ["TimeGenerated,Id,ResultType,Identity", good[0], f"2026-03-03T11:00:00Z,{broken}", *good[1:]]
+    )
+    (tmp_path / "SigninLogs.csv").write_text(rows)
+    loaded, told = load(engine, tmp_path)
+
+    assert told == [f"SigninLogs.csv:{line}: a quote that is not closed, or text behind one"]
+    assert (loaded.rows, loaded.lines_skipped) == ({"SigninLogs": 2500}, 1)
+    assert ask(engine, 'SigninLogs | where Id == "7" | project Identity') == [(held,)]
+
+
+def test_a_record_of_several_lines_that_does_not_fit_counts_as_all_of_them(
+    engine: LogEngine, tmp_path: Path
+) -> None:
+    text = 'TimeGenerated,Id\n2026-03-03T11:00:00Z,"a\nb\nc",more\n2026-03-03T11:00:00Z,d\n'
+    (tmp_path / "SigninLogs.csv").write_text(text)
+    loaded, told = load(engine, tmp_path)
+
+    assert told == [
+        "SigninLogs.csv:2: not as many cells as the header has",
+        "SigninLogs.csv: not as many cells as the header has: 2 more lines",
+    ]
+    assert (loaded.rows, loaded.lines_skipped) == ({"SigninLogs": 1}, 3)
+
+
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+@pytest.mark.parametrize("table", ["AuditLogs.csv", "AuditLogs.jsonl"])
+def test_a_line_in_another_encoding_than_its_file_is_told_and_left_out(
+    engine: LogEngine, tmp_path: Path, table: str, mark: bytes
+) -> None:
+    rows = [("one", "utf-8"), ("Z\u00fcrich", "latin-1"), ("Z\u00fcrich", "utf-8")]
+    if table.endswith("csv"):
+        lines = [
+            b"TimeGenerated,Identity",
+            *(f"2026-03-03T11:00:00Z,{name}".encode(held) for name, held in rows),
+        ]
+    else:
+        form = '{{"TimeGenerated": "2026-03-03T11:00:00Z", "Identity": "{}"}}'
+        lines = [b"", *(form.format(name).encode(held) for name, held in rows)]
+    (tmp_path / table).write_bytes(mark + b"\n".join(lines))
+    loaded, told = load(engine, tmp_path)
+
+    assert len(told) == 1
+    assert told[0].startswith(f"{table}:3: no UTF-8")
+    assert (loaded.rows, loaded.lines_skipped) == ({"AuditLogs": 2}, 1)
+    assert ask(engine, "AuditLogs | project Identity | sort by Identity asc") == [("Z\u00fcrich",), ("one",)]
+
+
+@pytest.mark.parametrize("table", ["AuditLogs.csv", "AuditLogs.jsonl"])
+def test_half_a_character_of_utf_16_costs_its_line(engine: LogEngine, tmp_path: Path, table: str) -> None:
+    if table.endswith("csv"):
+        lines = ["TimeGenerated,Identity", "2026-03-03T11:00:00Z,\ud800x", "2026-03-03T11:00:00Z,two"]
+    else:
+        form = '{{"TimeGenerated": "2026-03-03T11:00:00Z", "Identity": "{}"}}'
+        lines = ["", form.format("\ud800x"), form.format("two")]
+    (tmp_path / table).write_bytes(
+        codecs.BOM_UTF16_LE + "\r\n".join(lines).encode("utf-16-le", "surrogatepass")
+    )
+    loaded, told = load(engine, tmp_path)
+
+    assert told[0].startswith(f"{table}:2: no UTF-16")
+    assert (loaded.rows, loaded.lines_skipped, len(told)) == ({"AuditLogs": 1}, 1, 1)
 
 
 def test_json_lines_that_cannot_be_read_cost_themselves_only(engine: LogEngine, tmp_path: Path) -> None:

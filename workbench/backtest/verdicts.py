@@ -19,7 +19,7 @@ from detections.sweep import finding_of
 from response import brake
 from response.decision import Decision, Verdict, corroborates, decide, lifts
 from response.evidence import Armed, Evidence, NotArmed
-from response.finding import AFTER_CONTAINMENT, CORROBORATION_WINDOW, Tier
+from response.finding import AFTER_CONTAINMENT, CORROBORATION_WINDOW, TEXT_LIMIT, Tier
 from response.guardrails import guard
 from response.levers import CONFIRM_COMPROMISED
 from response.policy import Mode, ResponsePolicy
@@ -129,13 +129,15 @@ class Judge:
         finding = finding_of(rule, row)
         now = window.end
         match weigh(finding, self._known.get(finding.principal, ()), rule.quiet_for):
-            case News(finding=news):
-                told = _told(rule, news, row, window)
-                self.told.append(told)
-                self._place[news.key] = len(self.told) - 1
-                self._respond(news, told, now)
+            case News(finding=news, before=before):
+                # What a sign lifts is judged by its own time, and not by that of what it goes on from.
+                if before is not None and not before.names(finding.resource[:TEXT_LIMIT]):
+                    news = finding if self._lifted(finding, now) else news
+                self._tell_of(rule, news, row, window)
+                if before is not None and news is not finding and rule.quiet_for:
+                    self._remember(self._judged(news).remembering(before))
             case Extended() as extended:
-                self._go_on(extended, now)
+                self._go_on(rule, extended, row, window)
             case None:
                 pass
         if finding.lifts:
@@ -159,32 +161,54 @@ class Judge:
         """Give the principals that would have been contained, and when."""
         return {id_: one.since for id_, one in self._open.items() if one.standing is Standing.CONTAINED}
 
-    def _go_on(self, extended: Extended, now: datetime) -> None:
-        """As ``sweep._unless_known``: what goes on is judged again, or its end moves."""
-        known = extended.known
+    def _go_on(self, rule: Rule, extended: Extended, row: DetectionRow, window: Window) -> None:
+        """As ``sweep._unless_known``: what goes on is judged again, is news after a sign, or its end moves."""
+        finding, now = finding_of(rule, row), window.end
+        known = self._judged(extended.known.finding)
         if self._may_count_now(extended, known.judged_at, now):
             told = self.told[self._place[known.finding.key]]
             told.last_seen = max(told.last_seen, extended.finding.last_seen)
             self._respond(extended.finding, told, now)
-            return
-        self._remember(known)
-        told = self.told[self._place[known.finding.key]]
-        told.last_seen = max(told.last_seen, known.finding.last_seen)
+            if rule.quiet_for:
+                self._remember(self._judged(extended.finding).remembering(known))
+        elif not known.names(finding.resource[:TEXT_LIMIT]) and self._lifted(finding, now):
+            self._tell_of(rule, finding, row, window)
+        else:
+            self._remember(extended.known)
+            told = self.told[self._place[known.finding.key]]
+            told.last_seen = max(told.last_seen, extended.known.finding.last_seen)
+
+    def _tell_of(self, rule: Rule, news: Finding, row: DetectionRow, window: Window) -> None:
+        told = _told(rule, news, row, window)
+        self.told.append(told)
+        self._place[news.key] = len(self.told) - 1
+        self._respond(news, told, window.end)
+
+    def _judged(self, finding: Finding) -> Known:
+        return next(one for one in self._known[finding.principal] if one.finding.key == finding.key)
 
     def _may_count_now(self, extended: Extended, judged: datetime, now: datetime) -> bool:
+        """As ``sweep._may_count_now``."""
         again = now - judged >= _JUDGED_AGAIN_AFTER
         one = self._open.get(extended.finding.principal)
         if one is None:
-            return again and not extended.quiet
+            tiers = extended.finding.tier, extended.known.finding.tier
+            return again and (tiers == (Tier.APPROVAL, Tier.CORROBORATED) or not extended.quiet)
         if one.standing is Standing.WAITING:
             return again
         return extended.finding.family == AFTER_CONTAINMENT
+
+    def _lifted(self, finding: Finding, now: datetime) -> bool:
+        """As ``sweep._lifted``."""
+        return any(lifts(sign, finding, self._policy()) for sign in self._earlier(finding, now))
 
     def _judge_lifted(self, sign: Finding, now: datetime) -> None:
         """As ``sweep._judge_lifted``: what came after the sign and was judged without it."""
         known = self._known.get(sign.principal, [])
         signs = [each for each in known if each.finding.rule_id == sign.rule_id]
         for each in [one for one in known if one.finding.rule_id in sign.lifts]:
+            if each.verdict not in ("", Verdict.WATCH):
+                continue  # what asked for more is a person's to decide
             after = (s for s in signs if lifts(s.finding, each.finding, self._policy()))
             if any(each.judged_at <= s.judged_at for s in after):
                 self._respond(each.finding, self.told[self._place[each.finding.key]], now)
@@ -206,7 +230,7 @@ class Judge:
         elif decision.verdict is not Verdict.WATCH and not decision.forbidden and one is None:
             self._open[finding.principal] = _Open(Standing.WAITING, now)
         self._tell(told, decision, reasons, now)
-        self._remember(Known(finding, now))
+        self._remember(Known(finding, now, verdict=str(decision.verdict)))
 
     def _tell(self, told: Told, decision: Decision, reasons: Sequence[str], now: datetime) -> None:
         if not told.verdict:
