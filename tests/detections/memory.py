@@ -61,6 +61,8 @@ class Workspace:
 
     async def query(self, kql: str, start: datetime, end: datetime) -> Rows:
         await asyncio.sleep(0)
+        if not _BOUND.search(kql):  # what evidence asks: no change is announced, and nobody signed in
+            return Rows(("PrincipalId", "Opens", "Closes"), ())
         if self.failures and (failure := self.failures.pop(0)) is not None:
             raise failure
         first, last = (datetime.fromisoformat(text) for text in _BOUND.findall(kql))

@@ -25,7 +25,7 @@ class Bench:
         file = folder / "tenant.json"
         agent = {"objectId": AGENT, "appId": AGENT, "name": "notes-agent", "kind": "application"}
         file.write_text(json.dumps({"tenantId": HOME, "principals": [agent]}))
-        self.judge = Judge(RULES, load_tenant(file), lambda _principal, _now: None)
+        self.judge = Judge(RULES, load_tenant(file), lambda _principal, _now: None, lambda _now: 1000)
 
     def found(
         self, rule: str, begins: float, ends: float, at: float, resource: str = "", confidence: str = "medium"
