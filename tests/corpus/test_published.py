@@ -4,6 +4,7 @@ Events that others published, through our loaders and rules. Nobody here wrote t
 The files are not part of the project (``../shared/samples``); without them these tests are skipped, loudly.
 """
 
+import csv
 import json
 import os
 from collections.abc import Iterator
@@ -139,18 +140,38 @@ def test_diagnostic_settings_deleted_by_an_agent_are_tampering(
     assert bool(findings(engine, "AG-19")) is expected
 
 
-def test_the_training_labs_exports_load_and_accuse_no_agent(engine: LogEngine, tmp_path: Path) -> None:
-    for name, table in (
-        ("office_activity", "OfficeActivity"),
-        ("disable_accounts", "SigninLogs"),
-        ("AuditLogs_Hunting", "AuditLogs"),
+def stamped(source: Path, copy: Path) -> None:
+    """Copy an export with the time that the lab's ingestion gives its rows: two of the files have none."""
+    with (
+        source.open(encoding="utf-8-sig", newline="") as read,
+        copy.open("w", encoding="utf-8", newline="") as write,
     ):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / f"{table}.csv").symlink_to(LAB / f"{name}.csv")
-        load_folder(engine, tmp_path / name)
+        header, *rows = csv.reader(read)
+        at = (NOW - timedelta(minutes=30)).isoformat()
+        csv.writer(write).writerows([["TimeGenerated", *header], *([at, *row] for row in rows)])
 
-    assert engine.count("OfficeActivity") == 266
-    assert engine.count("SigninLogs") == 4
-    assert engine.count("AuditLogs") == 5
+
+@pytest.mark.parametrize(
+    ("name", "table", "rows"), [("disable_accounts", "SigninLogs", 4), ("AuditLogs_Hunting", "AuditLogs", 5)]
+)
+def test_the_training_labs_rows_without_a_time_are_left_out_and_told(
+    engine: LogEngine, tmp_path: Path, name: str, table: str, rows: int
+) -> None:
+    (tmp_path / f"{table}.csv").symlink_to(LAB / f"{name}.csv")
+    told: list[str] = []
+    loaded = load_folder(engine, tmp_path, report=told.append)
+
+    assert (loaded.rows, loaded.lines_skipped) == ({table: 0}, rows)
+    assert sum("no TimeGenerated" in line for line in told) == rows
+
+
+def test_the_training_labs_exports_load_and_accuse_no_agent(engine: LogEngine, tmp_path: Path) -> None:
+    (tmp_path / "OfficeActivity.csv").symlink_to(LAB / "office_activity.csv")
+    stamped(LAB / "disable_accounts.csv", tmp_path / "SigninLogs.csv")
+    stamped(LAB / "AuditLogs_Hunting.csv", tmp_path / "AuditLogs.csv")
+    loaded = load_folder(engine, tmp_path, report=lambda _: None)
+
+    assert loaded.rows == {"OfficeActivity": 266, "SigninLogs": 4, "AuditLogs": 5}
+    assert loaded.lines_skipped == 0
     for rule_id in RULES:
         assert findings(engine, rule_id) == [], rule_id
