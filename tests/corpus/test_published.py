@@ -14,8 +14,12 @@ from typing import Any
 
 import pytest
 
+from clients import graph
+from clients.terms import AppId, Kind, Policy, ServicePrincipal, object_id
 from detections import catalog
 from detections.runner import DetectionRow, bind_window, parse_rows
+from response.breaker import armed
+from response.evidence import Armed, NotArmed
 from workbench import schemas
 from workbench.engine import LogEngine
 from workbench.logfiles import load_folder
@@ -23,6 +27,7 @@ from workbench.logfiles import load_folder
 SAMPLES = Path(os.environ.get("AGENTDESK_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "samples"
 PANTHER = SAMPLES / "panther-analysis-tests"
 LAB = SAMPLES / "sentinel-training-lab"
+SCUBA = SAMPLES / "scubagear"
 RULES = {rule.id: rule for rule in catalog.load()}
 AGENT = "11111111-2222-4333-8444-00000000aaaa"
 NOW = datetime(2026, 3, 3, 12, tzinfo=UTC)
@@ -141,7 +146,7 @@ def test_diagnostic_settings_deleted_by_an_agent_are_tampering(
 
 
 def stamped(source: Path, copy: Path) -> None:
-    """Copy an export with the time that the lab's ingestion gives its rows: two of the files have none."""
+    """Copy an export with the time that the lab's ingestion gives its rows, so that they lie in the rules' windows."""
     with (
         source.open(encoding="utf-8-sig", newline="") as read,
         copy.open("w", encoding="utf-8", newline="") as write,
@@ -166,7 +171,7 @@ def test_the_training_labs_rows_without_a_time_are_left_out_and_told(
 
 
 def test_the_training_labs_exports_load_and_accuse_no_agent(engine: LogEngine, tmp_path: Path) -> None:
-    (tmp_path / "OfficeActivity.csv").symlink_to(LAB / "office_activity.csv")
+    stamped(LAB / "office_activity.csv", tmp_path / "OfficeActivity.csv")
     stamped(LAB / "disable_accounts.csv", tmp_path / "SigninLogs.csv")
     stamped(LAB / "AuditLogs_Hunting.csv", tmp_path / "AuditLogs.csv")
     loaded = load_folder(engine, tmp_path, report=lambda _: None)
@@ -175,3 +180,56 @@ def test_the_training_labs_exports_load_and_accuse_no_agent(engine: LogEngine, t
     assert loaded.lines_skipped == 0
     for rule_id in RULES:
         assert findings(engine, rule_id) == [], rule_id
+
+
+def as_graph(value: Any) -> Any:
+    """Give what PowerShell's module exports the names that Graph itself has."""
+    if isinstance(value, dict):
+        return {name[:1].lower() + name[1:]: as_graph(held) for name, held in value.items()}
+    return [as_graph(each) for each in value] if isinstance(value, list) else value
+
+
+@pytest.fixture
+def lived_in() -> list[Policy]:
+    if not SCUBA.is_dir():
+        pytest.skip(f"PUBLISHED SAMPLES NOT RUN: {SCUBA} is not there")
+    export = json.loads(
+        (SCUBA / "ProviderSettingsExport.create-report-stub.json").read_text(encoding="utf-8-sig")
+    )
+    return [graph._policy(as_graph(each)) for each in export["conditional_access_policies"]]
+
+
+def application() -> ServicePrincipal:
+    return ServicePrincipal(
+        object_id(AGENT),
+        AppId(AGENT),
+        "notes-agent",
+        Kind.APPLICATION,
+        owner_tenant=None,
+        account_enabled=True,
+    )
+
+
+def test_the_policies_of_a_lived_in_tenant_are_read_whole_and_arm_nobody(lived_in: list[Policy]) -> None:
+    assert len({policy.id for policy in lived_in}) == 20
+    assert {policy.state for policy in lived_in} == {"enabled", "enabledForReportingButNotEnforced"}
+    assert any(policy.blocks for policy in lived_in)
+    assert isinstance(armed(lived_in, application()), NotArmed)
+
+
+def test_among_the_policies_of_a_lived_in_tenant_ours_is_the_one_that_arms(lived_in: list[Policy]) -> None:
+    ours = graph._policy(
+        {
+            "id": "11111111-2222-4333-8444-0000000000aa",
+            "displayName": "Block risky agents",
+            "state": "enabled",
+            "conditions": {
+                "clientApplications": {"includeServicePrincipals": ["ServicePrincipalsInMyTenant"]},
+                "servicePrincipalRiskLevels": ["high"],
+                "applications": {"includeApplications": ["All"]},
+            },
+            "grantControls": {"builtInControls": ["block"]},
+        }
+    )
+
+    assert armed([*lived_in, ours], application()) == Armed((ours.id,))
