@@ -14,8 +14,12 @@ from typing import Any
 
 import pytest
 
+from clients.policies import policy_from_graph
+from clients.terms import AppId, Kind, Policy, ServicePrincipal, object_id
 from detections import catalog
 from detections.runner import DetectionRow, bind_window, parse_rows
+from response.breaker import armed
+from response.evidence import Armed, NotArmed
 from workbench import schemas
 from workbench.engine import LogEngine
 from workbench.logfiles import load_folder
@@ -23,6 +27,7 @@ from workbench.logfiles import load_folder
 SAMPLES = Path(os.environ.get("AGENTDESK_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "samples"
 PANTHER = SAMPLES / "panther-analysis-tests"
 LAB = SAMPLES / "sentinel-training-lab"
+SCUBA = SAMPLES / "scubagear"
 RULES = {rule.id: rule for rule in catalog.load()}
 AGENT = "11111111-2222-4333-8444-00000000aaaa"
 NOW = datetime(2026, 3, 3, 12, tzinfo=UTC)
@@ -140,45 +145,91 @@ def test_diagnostic_settings_deleted_by_an_agent_are_tampering(
     assert bool(findings(engine, "AG-19")) is expected
 
 
-LAB_EXPORTS = (
-    ("office_activity", "OfficeActivity", 266),
-    ("disable_accounts", "SigninLogs", 4),
-    ("AuditLogs_Hunting", "AuditLogs", 5),
+def stamped(source: Path, copy: Path) -> None:
+    """Copy an export with the time that the lab's ingestion gives its rows, so that they lie in the rules' windows."""
+    with (
+        source.open(encoding="utf-8-sig", newline="") as read,
+        copy.open("w", encoding="utf-8", newline="") as write,
+    ):
+        header, *rows = csv.reader(read)
+        at = (NOW - timedelta(minutes=30)).isoformat()
+        csv.writer(write).writerows([["TimeGenerated", *header], *([at, *row] for row in rows)])
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "rows"), [("disable_accounts", "SigninLogs", 4), ("AuditLogs_Hunting", "AuditLogs", 5)]
 )
-
-
-def test_the_training_labs_exports_load_and_accuse_no_agent(engine: LogEngine, tmp_path: Path) -> None:
-    """Two of them were exported without their time, as a custom log was: such rows are given one here."""
-    for name, table, _ in LAB_EXPORTS:
-        (tmp_path / name).mkdir()
-        with (
-            (LAB / f"{name}.csv").open(encoding="utf-8-sig", newline="") as read,
-            (tmp_path / name / f"{table}.csv").open("w", encoding="utf-8", newline="") as write,
-        ):
-            header, *rows = csv.reader(read)
-            timeless = not any(column.startswith("TimeGenerated") for column in header)
-            copy = csv.writer(write)
-            copy.writerow([*header, *(["TimeGenerated"] if timeless else [])])
-            copy.writerows(
-                [*row, *([(NOW - timedelta(minutes=10)).isoformat()] if timeless else [])] for row in rows
-            )
-        load_folder(engine, tmp_path / name)
-
-    assert {table: engine.count(table) for _, table, _ in LAB_EXPORTS} == {
-        table: rows for _, table, rows in LAB_EXPORTS
-    }
-    for rule_id in RULES:
-        assert findings(engine, rule_id) == [], rule_id
-
-
-@pytest.mark.parametrize(("name", "table", "rows"), LAB_EXPORTS[1:])
-def test_rows_without_any_time_are_counted_and_told_line_by_line(
+def test_the_training_labs_rows_without_a_time_are_left_out_and_told(
     engine: LogEngine, tmp_path: Path, name: str, table: str, rows: int
 ) -> None:
     (tmp_path / f"{table}.csv").symlink_to(LAB / f"{name}.csv")
     told: list[str] = []
-
     loaded = load_folder(engine, tmp_path, report=told.append)
 
-    assert (engine.count(table), loaded.lines_skipped) == (0, rows)
-    assert sum("no TimeGenerated and no _IngestedAt" in line for line in told) == min(rows, 5)
+    assert (loaded.rows, loaded.lines_skipped) == ({table: 0}, rows)
+    assert sum("no TimeGenerated" in line for line in told) == rows
+
+
+def test_the_training_labs_exports_load_and_accuse_no_agent(engine: LogEngine, tmp_path: Path) -> None:
+    stamped(LAB / "office_activity.csv", tmp_path / "OfficeActivity.csv")
+    stamped(LAB / "disable_accounts.csv", tmp_path / "SigninLogs.csv")
+    stamped(LAB / "AuditLogs_Hunting.csv", tmp_path / "AuditLogs.csv")
+    loaded = load_folder(engine, tmp_path, report=lambda _: None)
+
+    assert loaded.rows == {"OfficeActivity": 266, "SigninLogs": 4, "AuditLogs": 5}
+    assert loaded.lines_skipped == 0
+    for rule_id in RULES:
+        assert findings(engine, rule_id) == [], rule_id
+
+
+def as_graph(value: Any) -> Any:
+    """Give what PowerShell's module exports the names that Graph itself has."""
+    if isinstance(value, dict):
+        return {name[:1].lower() + name[1:]: as_graph(held) for name, held in value.items()}
+    return [as_graph(each) for each in value] if isinstance(value, list) else value
+
+
+@pytest.fixture
+def lived_in() -> list[Policy]:
+    if not SCUBA.is_dir():
+        pytest.skip(f"PUBLISHED SAMPLES NOT RUN: {SCUBA} is not there")
+    export = json.loads(
+        (SCUBA / "ProviderSettingsExport.create-report-stub.json").read_text(encoding="utf-8-sig")
+    )
+    return [policy_from_graph(as_graph(each)) for each in export["conditional_access_policies"]]
+
+
+def application() -> ServicePrincipal:
+    return ServicePrincipal(
+        object_id(AGENT),
+        AppId(AGENT),
+        "notes-agent",
+        Kind.APPLICATION,
+        owner_tenant=None,
+        account_enabled=True,
+    )
+
+
+def test_the_policies_of_a_lived_in_tenant_are_read_whole_and_arm_nobody(lived_in: list[Policy]) -> None:
+    assert len({policy.id for policy in lived_in}) == 20
+    assert {policy.state for policy in lived_in} == {"enabled", "enabledForReportingButNotEnforced"}
+    assert any(policy.blocks for policy in lived_in)
+    assert isinstance(armed(lived_in, application()), NotArmed)
+
+
+def test_among_the_policies_of_a_lived_in_tenant_ours_is_the_one_that_arms(lived_in: list[Policy]) -> None:
+    ours = policy_from_graph(
+        {
+            "id": "11111111-2222-4333-8444-0000000000aa",
+            "displayName": "Block risky agents",
+            "state": "enabled",
+            "conditions": {
+                "clientApplications": {"includeServicePrincipals": ["ServicePrincipalsInMyTenant"]},
+                "servicePrincipalRiskLevels": ["high"],
+                "applications": {"includeApplications": ["All"]},
+            },
+            "grantControls": {"builtInControls": ["block"]},
+        }
+    )
+
+    assert armed([*lived_in, ours], application()) == Armed((ours.id,))
