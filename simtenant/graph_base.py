@@ -81,6 +81,7 @@ class GraphBase:
             "AgentIdentity.EnableDisable.All",
             "AgentIdentity.ReadWrite.All",
             "AgentIdentityBlueprintPrincipal.EnableDisable.All",
+            "AgentIdentityBlueprintPrincipal.ReadWrite.All",
         }
         if wide & call.claims.roles or call.caller.object_id in principal.owners:
             return
