@@ -268,6 +268,13 @@ async def test_an_answer_that_is_missing_or_misshapen_makes_its_part_unknown(
     assert unknown(dossier) == {lost}
 
 
+async def test_an_answer_that_leaves_the_attributes_out_is_unknown_and_never_no_mark(world: World) -> None:
+    async with between(world, with_body("mark", {"id": world.agent.object_id})) as url:
+        dossier = await world.graph(url).dossier(as_ours(world.agent))
+
+    assert unknown(dossier) == {"mark"}
+
+
 @pytest.mark.parametrize("attributes", [[], "text", {"Agentbreaker": "text"}])
 async def test_attributes_of_another_shape_are_unknown(world: World, attributes: object) -> None:
     body = {"id": world.agent.object_id, "customSecurityAttributes": attributes}
