@@ -203,7 +203,8 @@ def _mark(answer: _Answer | None, wanted: ObjectId) -> Mark | Unknown | None:
         return refusal
     if text(answer.body, "id").lower() != wanted:
         return Unknown("mark: another principal was answered")
-    if "customSecurityAttributes" not in answer.body:  # it is selected, so Graph gives it, as null where there is none
+    # It was selected, so Graph gives it, as null where there is none.
+    if "customSecurityAttributes" not in answer.body:
         return Unknown("mark: not in the answer")
     attributes = answer.body.get("customSecurityAttributes")
     of_ours = attributes.get(_SET) if isinstance(attributes, dict) else attributes
