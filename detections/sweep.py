@@ -34,7 +34,8 @@ from response import flow, gathering
 from response.containment import CONTAINED, Containment, FailureReason, State
 from response.decision import Verdict, lifts
 from response.finding import AFTER_CONTAINMENT, TEXT_LIMIT, Finding, Source, Tier
-from response.opening import ACTOR, load
+from response.ledger import ACTOR
+from response.opening import load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

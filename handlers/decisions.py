@@ -11,14 +11,12 @@ from handlers.models import ApprovalBody, ContainmentView, UndoBody, parsed
 from response import flow, undoing
 from response.approving import CannotDecide
 from response.containment import State
-from response.levers import LEVERS
+from response.levers import LEVERS, RISK_LEVERS
 from response.opening import load
 
 if TYPE_CHECKING:
     from handlers.process import Process
     from response.containment import Containment
-
-_RISK_LEVERS = frozenset({"confirm-compromised", "confirm-agent-compromised"})
 
 
 async def approval(request: Request, process: Process) -> Response:
@@ -80,8 +78,7 @@ async def undo(request: Request, process: Process) -> Response:
 
 
 def _dismisses(c: Containment) -> bool:
-    standing = {pulled.lever for pulled in c.pulled_levers if pulled.undone_at is None}
-    return bool((standing or {c.lever}) & _RISK_LEVERS)
+    return any(lever in RISK_LEVERS for lever in c.standing or (c.lever,))
 
 
 def _warnings(c: Containment) -> list[str]:

@@ -15,7 +15,7 @@ from clients.graph.removals import AssignmentSnapshot, CredentialSnapshot, Grant
 from clients.stores import Put
 from clients.terms import AppId, Kind, ServicePrincipal
 from response.batches import Seen
-from response.ledger import Draft, EntryKind, commit_with_entries
+from response.ledger import ACTOR, Draft, EntryKind, commit_with_entries
 from response.levers import (
     CONFIRM_AGENT_COMPROMISED,
     CONFIRM_COMPROMISED,
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from clients.terms import ObjectId, Risk
     from response.containment import Containment
     from response.world import World
-
-ACTOR: Final = "agentbreaker"
 
 
 def as_principal(c: Containment) -> ServicePrincipal:

@@ -19,9 +19,9 @@ from response.decision import Decision, Verdict, decide
 from response.evidence import Armed, Evidence
 from response.finding import Finding, Source, Tier
 from response.guardrails import guard
-from response.ledger import EntryKind
+from response.ledger import ACTOR, EntryKind
 from response.levers import DISABLE_PRINCIPAL
-from response.opening import ACTOR, armed_in_words, commit_changed, counted, load, load_readable
+from response.opening import armed_in_words, commit_changed, counted, load, load_readable
 from response.policy import Disabling, Mode, OnExpiry
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from clients.errors import BadRequest, ClientError, NotFound, NotSent, OutcomeUn
 from clients.stores import Conflict, Replace, Write
 from response.alive import SILENT_FOR, alive, sweep
 from response.containment import Containment, ContainmentId, Pull, PullOutcome
-from response.ledger import Draft, EntryKind, commit_with_entries
+from response.ledger import ACTOR, Draft, EntryKind, commit_with_entries
 from response.levers import LEVERS
-from response.opening import ACTOR, load, load_readable, telling_note
+from response.opening import load, load_readable, telling_note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -255,6 +255,11 @@ class Containment:
         return self.undo is not None and self.undo.done_at is None and not self.undo.failure
 
     @property
+    def standing(self) -> tuple[str, ...]:
+        """Ids of the levers that took effect and were not taken back, in the order of pulling."""
+        return tuple(pulled.lever for pulled in self.pulled_levers if pulled.undone_at is None)
+
+    @property
     def to_undo(self) -> Pulled | None:
         """The lever to take back next: of those that took effect and still stand, the one pulled last."""
         return next((pulled for pulled in reversed(self.pulled_levers) if pulled.undone_at is None), None)

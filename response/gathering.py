@@ -16,7 +16,7 @@ from response.coverage import About
 from response.decision import corroborates, lifts, newer
 from response.evidence import Armed, ChangeWindow, Evidence, NoSuchPrincipal, NotArmed
 from response.finding import CORROBORATION_WINDOW, Finding, Source, Tier
-from response.levers import CONFIRM_AGENT_COMPROMISED, CONFIRM_COMPROMISED, first_lever
+from response.levers import CONFIRM_AGENT_COMPROMISED, RISK_LEVERS, first_lever
 from response.privilege import Privilege, privilege_of, value_of
 
 if TYPE_CHECKING:
@@ -513,6 +513,14 @@ async def current_policies(world: World, *, refresh_after: timedelta | None = No
     return policies
 
 
+async def risk_behind(lever: str, principal: ObjectId, world: World) -> Risk | None:
+    """Read the risk that a risk lever sets, through its own door. Costs a turn. Raises: ClientError."""
+    graph = world.graph
+    return await (
+        graph.agent_risk(principal) if lever == CONFIRM_AGENT_COMPROMISED.id else graph.risk(principal)
+    )
+
+
 async def _microsoft_risk(
     finding: Finding,
     principal: ServicePrincipal | NoSuchPrincipal | Unknown,
@@ -527,17 +535,13 @@ async def _microsoft_risk(
     lever = (
         first_lever(principal.kind, world.policy.levers) if isinstance(principal, ServicePrincipal) else None
     )
-    if lever not in (CONFIRM_COMPROMISED, CONFIRM_AGENT_COMPROMISED):
+    if lever is None or lever.id not in RISK_LEVERS:
         return NotAsked("no risk lever here reaches this kind of identity")
     if isinstance(earlier, tuple) and any(
         corroborates(f, finding, world.policy, now) or lifts(f, finding, world.policy) for f in earlier
     ):
         return NotAsked("another finding agrees already")
-    risk: Risk | Unknown | None = await answered(
-        world.graph.risk(finding.principal)
-        if lever is CONFIRM_COMPROMISED
-        else world.graph.agent_risk(finding.principal)
-    )
+    risk = await answered(risk_behind(lever.id, finding.principal, world))
     if isinstance(risk, Unknown):
         return risk
     return None if risk is None else risk.microsoft_says

@@ -67,6 +67,9 @@ _UNKNOWN_TRIES: Final = 5  # commits without a clear answer before we give up an
 _SKEW: Final = timedelta(hours=1)
 
 
+ACTOR: Final = "agentbreaker"
+"""Who acts where no person gave the order."""
+
 ExtraWrites: TypeAlias = "Callable[[Entry], list[Write]]"
 
 

@@ -146,6 +146,9 @@ LEVERS: Final = {
     )
 }
 
+RISK_LEVERS: Final = (CONFIRM_COMPROMISED.id, CONFIRM_AGENT_COMPROMISED.id)
+"""Levers of ID Protection: read back as risk, and taken back by dismissing all of it."""
+
 # Reading needs rights as well; readiness compares these with what our own token carries.
 READ_PERMISSIONS: Final = ("Application.Read.All", "Policy.Read.All")
 # Better evidence with, an Unknown in the record without. Each names what it answers.

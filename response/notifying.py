@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clients.errors import ClientError, Throttled
 from clients.stores import Conflict, Delete, Insert, Put, Record, Replace, Write
-from response.ledger import Draft, EntryKind, commit_with_entries
+from response.ledger import ACTOR, Draft, EntryKind, commit_with_entries
 from response.notices import OUTBOX, brake_notice
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ _SENDER_DIED_AFTER: Final = timedelta(seconds=45)  # a send takes ten seconds at
 _AT_ONCE: Final = 25  # messages of one run: a chat takes about one a second, and settle has more to do
 _GIVEN_UP_AFTER: Final = timedelta(hours=24)  # also for one that only waited: a busy receiver counts no tries
 _RETRIED_AT_ONCE: Final = 20  # dead letters in one commit: three writes each, and their entries
-_ACTOR: Final = "agentbreaker"
 
 
 async def notify(containment_id: str, world: World) -> None:
@@ -139,7 +138,7 @@ async def _end(
     """
     done = _delivery(int(delivery.body["tries"]), world.now(), done=True)
     said = {"notification": note.body["id"], "event": note.body["event"], **said}
-    draft = Draft(kind, _ACTOR, note.body["principal"], note.body["containment"], said)
+    draft = Draft(kind, ACTOR, note.body["principal"], note.body["containment"], said)
 
     async def build() -> tuple[list[Write], list[Draft]]:
         current = await world.store.get(note.key)

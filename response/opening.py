@@ -34,8 +34,8 @@ from response.decision import Decision, Verdict, Veto
 from response.evidence import Armed, Evidence, NotArmed
 from response.finding import AFTER_CONTAINMENT, BOLDNESS, Source, Tier
 from response.following import with_next_lever
-from response.ledger import Draft, EntryKind, commit_with_entries
-from response.levers import CONFIRM_AGENT_COMPROMISED, CONFIRM_COMPROMISED, DISABLE_PRINCIPAL
+from response.ledger import ACTOR, Draft, EntryKind, commit_with_entries
+from response.levers import DISABLE_PRINCIPAL, RISK_LEVERS
 from response.policy import Mode
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from response.world import World
 
 log = logging.getLogger("agentbreaker.opening")
-ACTOR: Final = "agentbreaker"
 # How long a block may take to bite before activity counts against it; the same 10 minutes as in rule AG-30c.
 BITES_WITHIN: Final = timedelta(minutes=10)
 _RACES: Final = 40  # a run that loses this often to others gives up and says so
@@ -140,13 +139,11 @@ async def _undone(containment: Containment, decision: Decision, world: World) ->
     )
     if decision.verdict is not Verdict.CONTAIN or not settled or containment.undoing:
         return False
-    standing = {pulled.lever for pulled in containment.pulled_levers if pulled.undone_at is None}
-    if standing - {CONFIRM_COMPROMISED.id, CONFIRM_AGENT_COMPROMISED.id, DISABLE_PRINCIPAL.id}:
+    standing = containment.standing or (containment.lever,)
+    if set(standing) - {*RISK_LEVERS, DISABLE_PRINCIPAL.id}:
         return False  # what was removed is given back by our undo alone
     try:
-        return all(
-            [await _taken_back(lever, containment, world) for lever in standing or {containment.lever}]
-        )
+        return all([await _taken_back(lever, containment, world) for lever in standing])
     except ClientError:
         return False
 
@@ -154,8 +151,7 @@ async def _undone(containment: Containment, decision: Decision, world: World) ->
 async def _taken_back(lever: str, c: Containment, world: World) -> bool:
     if lever == DISABLE_PRINCIPAL.id:
         return (await world.graph.service_principal(c.principal)).account_enabled is True
-    agent = lever == CONFIRM_AGENT_COMPROMISED.id
-    risk = await (world.graph.agent_risk(c.principal) if agent else world.graph.risk(c.principal))
+    risk = await gathering.risk_behind(lever, c.principal, world)
     return risk is not None and risk.dismissed
 
 
@@ -345,12 +341,11 @@ def _shows_that_the_block_failed(finding: Finding, containment: Containment) -> 
 
 def _asks_for_another_lever(finding: Finding, decision: Decision, containment: Containment) -> bool:
     """Whether a person orders, about what is open, a lever that does not stand yet and that people must approve."""
-    standing = {pulled.lever for pulled in containment.pulled_levers if pulled.undone_at is None}
     return (
         finding.source is Source.ANALYST
         and decision.mode is not Mode.OBSERVE
         and decision.people > 0
-        and decision.lever not in {"", *standing}
+        and decision.lever not in {"", *containment.standing}
         and not decision.vetoes
         and not containment.undoing
         and containment.state not in (State.CLAIMED, State.HALF_OPEN)

@@ -15,10 +15,10 @@ from clients.sentinel import COMMENT_LIMIT, IncidentArmId
 from clients.stores import Conflict, Delete, Insert, Put, Record, Replace, Write
 from response import notifying
 from response.containment import Approval, Containment, IncidentRef, PullOutcome, State
-from response.ledger import Draft, EntryKind, commit_with_entries
+from response.ledger import ACTOR, Draft, EntryKind, commit_with_entries
 from response.levers import LEVERS
 from response.notices import cover_unread, headline, moment, next_steps, span
-from response.opening import ACTOR, load
+from response.opening import load
 
 if TYPE_CHECKING:
     from response.world import World
@@ -144,7 +144,7 @@ def _undo_so_far(c: Containment) -> list[str]:
 
 
 def _how_to_undo(c: Containment) -> list[str]:
-    levers = [pulled.lever for pulled in c.pulled_levers if pulled.undone_at is None]
+    levers = list(c.standing)
     taken_back = c.undo is not None and c.undo.done_at is not None
     if (c.pulled_levers and not levers) or taken_back:
         return ["Nothing is left to undo: every lever was taken back."]

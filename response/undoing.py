@@ -26,9 +26,9 @@ from response.containment import (
     State,
     Undo,
 )
-from response.ledger import EntryKind
-from response.levers import CONFIRM_AGENT_COMPROMISED, CONFIRM_COMPROMISED
-from response.opening import ACTOR, commit_changed, index_writes, load, load_readable
+from response.ledger import ACTOR, EntryKind
+from response.levers import CONFIRM_AGENT_COMPROMISED, CONFIRM_COMPROMISED, RISK_LEVERS
+from response.opening import commit_changed, index_writes, load, load_readable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from response.world import World
 
 log = logging.getLogger("agentbreaker.undoing")
-_RISK_LEVERS: Final = (CONFIRM_COMPROMISED.id, CONFIRM_AGENT_COMPROMISED.id)
 _COMPARED_AT_ONCE: Final = 5  # each reading of a risk costs the tenant's ID Protection second
 
 
@@ -103,7 +102,7 @@ def ordered_undo(c: Containment, by: str, reason: str, before: tuple[str, ...], 
     confirmed changes nothing of ours, and what Microsoft had found was shown and agreed to.
     """
     levers, now = c.pulled_levers, world.now()
-    standing = {pulled.lever for pulled in levers if pulled.undone_at is None}
+    standing = c.standing
     undecided = c.pull is not None and c.pull.outcome in (PullOutcome.UNKNOWN, PullOutcome.STARTED)
     if not standing or (undecided and c.lever not in standing):
         began = c.pull.started_at if c.pull else c.opened_at
@@ -122,13 +121,12 @@ async def seen_before(c: Containment, world: World) -> tuple[str, ...]:
 
     Costs two ID Protection calls for a risk lever and none otherwise. What cannot be read says so.
     """
-    standing = [pulled.lever for pulled in c.pulled_levers if pulled.undone_at is None] or [c.lever]
-    if not any(lever in _RISK_LEVERS for lever in standing):
+    standing = c.standing or (c.lever,)
+    if not any(lever in RISK_LEVERS for lever in standing):
         return ()
     agent = CONFIRM_AGENT_COMPROMISED.id in standing
-    risk = await gathering.answered(
-        world.graph.agent_risk(c.principal) if agent else world.graph.risk(c.principal)
-    )
+    door = CONFIRM_AGENT_COMPROMISED.id if agent else CONFIRM_COMPROMISED.id
+    risk = await gathering.answered(gathering.risk_behind(door, c.principal, world))
     said = [_risk_in_words(risk)]
     if agent:
         said.append("what Microsoft itself had detected about an agent is not read by this version")
@@ -304,10 +302,9 @@ async def _compared(c: Containment, world: World) -> str:
     for pulled in c.pulled_levers:
         try:
             seen = await acting.ACTIONS[pulled.lever].undone(c, world)
-            if pulled.lever in _RISK_LEVERS:
-                agent = pulled.lever == CONFIRM_AGENT_COMPROMISED.id
-                read = world.graph.agent_risk if agent else world.graph.risk
-                said.append(_risk_in_words(await read(c.principal)))
+            if pulled.lever in RISK_LEVERS:
+                risk = await gathering.risk_behind(pulled.lever, c.principal, world)
+                said.append(_risk_in_words(risk))
                 if seen is Seen.PROCESSING:
                     return ""
                 if seen is Seen.NO_SIGN:

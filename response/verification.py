@@ -30,15 +30,9 @@ from response.containment import (
 )
 from response.evidence import Armed, NotArmed
 from response.following import with_next_lever
-from response.ledger import Draft, EntryKind, commit_with_entries
-from response.levers import (
-    CONFIRM_AGENT_COMPROMISED,
-    CONFIRM_COMPROMISED,
-    DISABLE_PRINCIPAL,
-    LEVERS,
-)
+from response.ledger import ACTOR, Draft, EntryKind, commit_with_entries
+from response.levers import CONFIRM_AGENT_COMPROMISED, DISABLE_PRINCIPAL, LEVERS, RISK_LEVERS
 from response.opening import (
-    ACTOR,
     BITES_WITHIN,
     armed_in_words,
     index_writes,
@@ -58,7 +52,6 @@ log = logging.getLogger("agentbreaker.verification")
 # Sign-in rows may take 20 minutes and more (facts); a principal that stays silent for a week is left as it is.
 _WATCHED_FOR: Final = timedelta(days=7)
 _PENDING: Final = frozenset({State.PULLED, State.CONFIRMED, State.NOT_COVERED})
-_RISK_LEVERS: Final = (CONFIRM_COMPROMISED.id, CONFIRM_AGENT_COMPROMISED.id)
 _SUCCESS: Final = "0"
 _BLOCKED: Final = "53003"  # by Conditional Access
 _DISABLED: Final = "7000112"  # the application is disabled
@@ -126,8 +119,8 @@ async def verify_pending(world: World) -> list[Containment]:
     containments = [c for c, _ in pending]
     waiting = [c for c in containments if _waits_for_effect(c)]
     seen = ReadBack(
-        risks=await _risks([c for c in waiting if c.lever in _RISK_LEVERS], world),
-        effects=await _effects([c for c in waiting if c.lever not in _RISK_LEVERS], world),
+        risks=await _risks([c for c in waiting if c.lever in RISK_LEVERS], world),
+        effects=await _effects([c for c in waiting if c.lever not in RISK_LEVERS], world),
         policies=await _policies(world),
         sign_ins=await _sign_ins(containments, world),
     )
@@ -179,16 +172,12 @@ def _read_back(before: Containment, seen: ReadBack, now: datetime) -> Containmen
         return _confirmed(before, seen.policies, now)
     accepted = before.pull.accepted_at if before.pull else None
     lever = LEVERS[before.lever]
-    unread = (
-        isinstance(seen.risks, Unknown) if before.lever in _RISK_LEVERS else before.id not in seen.effects
-    )
+    unread = isinstance(seen.risks, Unknown) if before.lever in RISK_LEVERS else before.id not in seen.effects
     overdue = accepted is not None and now - accepted > lever.settles_within
     if before.state is State.PULLED and overdue and not unread:
         minutes = int(lever.settles_within.total_seconds() // 60)
         what = (
-            "the risk still does not read high"
-            if before.lever in _RISK_LEVERS
-            else "it still reads as before"
+            "the risk still does not read high" if before.lever in RISK_LEVERS else "it still reads as before"
         )
         why = f"Graph accepted {before.lever}, and {minutes} minutes later {what}"
         return before.changed(now, state=State.FAILED, failed_because=FailureReason.NOT_HIGH, failure=why)
@@ -196,7 +185,7 @@ def _read_back(before: Containment, seen: ReadBack, now: datetime) -> Containmen
 
 
 def _took_effect(c: Containment, seen: ReadBack) -> bool:
-    if c.lever in _RISK_LEVERS:
+    if c.lever in RISK_LEVERS:
         risk = None if isinstance(seen.risks, Unknown) else seen.risks.get(c.principal)
         return risk is not None and risk.confirmed
     return seen.effects.get(c.id) is Seen.DONE
@@ -210,7 +199,7 @@ def _confirmed(before: Containment, policies: tuple[Policy, ...] | Unknown, now:
         "failed_because": FailureReason.NONE,
         "decide_by": None,
     }
-    if before.lever not in _RISK_LEVERS:
+    if before.lever not in RISK_LEVERS:
         return before.changed(now, state=State.CONFIRMED, **read)
     armed = (
         policies if isinstance(policies, Unknown) else breaker.armed(policies, acting.as_principal(before))
@@ -234,7 +223,7 @@ def _did_not_bite(c: Containment, sign_ins: Sequence[SignIn], now: datetime) -> 
     Where no policy covers the principal that is known already. A removal lever ends permissions or credentials, not
     sign-ins that need neither, so a sign-in alone says nothing against it.
     """
-    if c.state not in CONTAINED - {State.NOT_COVERED} or c.lever not in (*_RISK_LEVERS, DISABLE_PRINCIPAL.id):
+    if c.state not in CONTAINED - {State.NOT_COVERED} or c.lever not in (*RISK_LEVERS, DISABLE_PRINCIPAL.id):
         return None
     pulled = c.pull.accepted_at if c.pull else None
     for one in sign_ins:
@@ -276,11 +265,10 @@ def _proof(containment: Containment, denial: SignIn, ours: set[str]) -> Proof | 
     pulled = containment.pull.started_at if containment.pull else None
     if denial.principal != containment.principal or pulled is None or denial.at < pulled:
         return None
-    standing = {lever.lever for lever in containment.pulled_levers if lever.undone_at is None}
-    if denial.code == _DISABLED and DISABLE_PRINCIPAL.id in standing:
+    if denial.code == _DISABLED and DISABLE_PRINCIPAL.id in containment.standing:
         return Proof(denial.event_id, denial.at, denial.code, "")
     named = sorted(denial.policies & ours)
-    if denial.code != _BLOCKED or not named or containment.lever not in _RISK_LEVERS:
+    if denial.code != _BLOCKED or not named or containment.lever not in RISK_LEVERS:
         return None
     return Proof(denial.event_id, denial.at, denial.code, named[0])
 
@@ -318,7 +306,7 @@ async def _with_residual(c: Containment, policies: tuple[Policy, ...] | Unknown,
 
     One log query; what it does not tell makes the end later, never earlier.
     """
-    critical = c.lever in (*_RISK_LEVERS, DISABLE_PRINCIPAL.id)
+    critical = c.lever in (*RISK_LEVERS, DISABLE_PRINCIPAL.id)
     _, _, residual = await gathering.residual_access(
         acting.as_principal(c),
         policies,
@@ -346,12 +334,12 @@ async def _risks(waiting: Sequence[Containment], world: World) -> dict[ObjectId,
     found: dict[ObjectId, Risk] = {}
     graph = world.graph
     try:
-        for lever in _RISK_LEVERS:
+        for lever in RISK_LEVERS:
             principals = [c.principal for c in waiting if c.lever == lever]
             agents = lever == CONFIRM_AGENT_COMPROMISED.id
             if len(principals) == 1:
                 (only,) = principals
-                risk = await (graph.agent_risk(only) if agents else graph.risk(only))
+                risk = await gathering.risk_behind(lever, only, world)
                 found |= {risk.object_id: risk} if risk else {}
             elif principals:
                 found |= await (graph.high_agent_risks() if agents else graph.high_risks())
