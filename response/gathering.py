@@ -20,7 +20,7 @@ from response.levers import CONFIRM_AGENT_COMPROMISED, RISK_LEVERS, first_lever
 from response.privilege import Privilege, privilege_of, value_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from clients.logs import Rows
     from clients.stores import Record, Store
@@ -579,20 +579,25 @@ async def second_opinion(
 
 
 async def recent_tokens(
-    principal: ServicePrincipal, world: World, since: datetime, until: datetime
+    principals: Sequence[ServicePrincipal], world: World, since: datetime, until: datetime
 ) -> tuple[reach.Token, ...] | Unknown:
-    """Read which tokens a principal got between two times; Unknown when the log gives no whole answer."""
+    """
+    Read which tokens principals got between two times; Unknown when the log gives no whole answer.
+
+    One log query however many are asked about. Managed identities are asked about apart (``reach.tokens_query``).
+    """
 
     async def read() -> tuple[reach.Token, ...]:
-        return reach.tokens_from(await world.logs.query(reach.tokens_query([principal]), since, until))
+        return reach.tokens_from(await world.logs.query(reach.tokens_query(principals), since, until))
 
     return await answered(read())
 
 
-async def residual_access(
+def residual_access(
     principal: ServicePrincipal,
+    tokens: tuple[reach.Token, ...] | Unknown,
     policies: tuple[Policy, ...] | Unknown,
-    world: World,
+    now: datetime,
     *,
     blocked_from: datetime,
     is_critical_event: bool,
@@ -600,10 +605,9 @@ async def residual_access(
     """
     Tell what CAE reaches, whether the client lets its tokens be ended, and until when old tokens may work.
 
-    One log query. What could not be read makes the answer later, never earlier.
+    ``tokens`` were read at ``now`` and go back to ``reach.LOOK_BACK`` before ``blocked_from``. What could not be read
+    makes the answer later, never earlier.
     """
-    now = world.now()
-    tokens = await recent_tokens(principal, world, blocked_from - reach.LOOK_BACK, max(now, blocked_from))
     reached = reach.cae_reach(About(principal), policies)
     residual = reach.residual_access(
         principal,

@@ -356,14 +356,14 @@ async def test_the_tokens_of_our_own_identity_are_found_in_the_tenants_log(app):
     policies = await gathering.current_policies(world)
     for _ in range(100):
         since, until = world.now() - HOUR, world.now() + MINUTE
-        found = await gathering.recent_tokens(me, world, since, until)
+        found = await gathering.recent_tokens([me], world, since, until)
         if not isinstance(found, Unknown) and any(t.resource == MICROSOFT_GRAPH for t in found):
             break
         await asyncio.sleep(0.1)
     asked_for_graph = [t for t in found if t.resource == MICROSOFT_GRAPH]
     now = world.now()
-    held, cp1, residual_ = await gathering.residual_access(
-        me, policies, world, blocked_from=now, is_critical_event=True
+    held, cp1, residual_ = gathering.residual_access(
+        me, found, policies, now, blocked_from=now, is_critical_event=True
     )
 
     assert [t.principal for t in asked_for_graph] == [ours.object_id] * len(asked_for_graph)
@@ -379,9 +379,9 @@ async def test_a_log_that_does_not_answer_makes_the_end_later(app):
     app.estate.tenant.faults.add(r"POST .*/query", FaultKind.STATUS, status=403, times=None)
     absent = principal(kind=Kind.MANAGED_IDENTITY)
     now = world.now()
-    found = await gathering.recent_tokens(absent, world, now - HOUR, now)
-    _, cp1, residual_ = await gathering.residual_access(
-        absent, (), world, blocked_from=now, is_critical_event=True
+    found = await gathering.recent_tokens([absent], world, now - HOUR, now)
+    _, cp1, residual_ = gathering.residual_access(
+        absent, found, (), now, blocked_from=now, is_critical_event=True
     )
 
     assert isinstance(found, Unknown)

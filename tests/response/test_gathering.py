@@ -11,7 +11,7 @@ from clients.errors import Refused, Unavailable
 from clients.stores import Insert, Put
 from clients.stores.sqlite import SqliteStore
 from clients.terms import Kind, Mark, NotAsked, Unknown
-from response import flow, gathering
+from response import flow, gathering, verification
 from response.brake import Counts
 from response.containment import Containment, State
 from response.decision import Verdict
@@ -516,3 +516,37 @@ async def test_nothing_is_asked_about_what_nobody_here_may_contain(world, direct
     await gather(finding(), world, NOON)
 
     assert "dossier" not in directory.asked
+
+
+async def test_old_tokens_of_a_whole_storm_are_asked_for_in_one_query_a_table(world, log):
+    """The service takes 200 queries in 30 seconds of one identity, and a storm confirms a hundred in one pass."""
+    confirmed = [
+        taken_back(
+            id=f"20261124T110000-{number:08x}",
+            principal=f"00000000-0000-4000-8000-{number:012x}",
+            kind="managed_identity" if number % 10 == 0 else "application",
+            state=State.CONFIRMED,
+            confirmed_at=NOON - timedelta(minutes=number),
+        )
+        for number in range(100)
+    ]
+    last_of = confirmed[7].principal
+    log.engine.insert(
+        "AADServicePrincipalSignInLogs",
+        [
+            {
+                "TimeGenerated": NOON - timedelta(minutes=20),
+                "CreatedDateTime": NOON - timedelta(minutes=20),
+                "ServicePrincipalId": last_of,
+                "ResultType": "0",
+                "ResourceIdentity": "vault",
+            }
+        ],
+    )
+
+    found = await verification._with_residual(confirmed, (), world)
+
+    assert log.asked == 2
+    assert set(found) == {c.id for c in confirmed}
+    assert [c.principal for c in found.values() if any("vault" in one for one in c.residual)] == [last_of]
+    assert all(c.residual_until is not None for c in found.values())
