@@ -61,7 +61,7 @@ class _Risk:
         return _confirmed(await self.read(world.graph, c.principal))
 
     async def undone(self, c: Containment, world: World) -> Seen:
-        return _dismissed(await self.read(world.graph, c.principal))
+        return dismissed(await self.read(world.graph, c.principal))
 
     async def pulled_all(self, batch: Sequence[Containment], world: World) -> list[Seen]:
         found = await self.read_all(world.graph)
@@ -69,7 +69,7 @@ class _Risk:
 
     async def undone_all(self, batch: Sequence[Containment], world: World) -> list[Seen]:
         found = await self.read_all(world.graph)
-        return [_dismissed(found.get(c.principal)) for c in batch]
+        return [dismissed(found.get(c.principal)) for c in batch]
 
 
 def _confirmed(risk: Risk | None) -> Seen:
@@ -78,7 +78,8 @@ def _confirmed(risk: Risk | None) -> Seen:
     return Seen.PROCESSING if risk is not None and risk.is_processing else Seen.NO_SIGN
 
 
-def _dismissed(risk: Risk | None) -> Seen:
+def dismissed(risk: Risk | None) -> Seen:
+    """Say whether the risk of a principal was taken back."""
     if risk is None or risk.state in ("dismissed", "none"):
         return Seen.DONE
     return Seen.PROCESSING if risk.is_processing else Seen.NO_SIGN

@@ -104,7 +104,6 @@ class EntryKind(StrEnum):
     UNDO_FAILED = "undo_failed"
     UNDONE = "undone"
     PROBATION_ENDED = "probation_ended"
-    RESIDUAL_ACCESS = "residual_access"
     BRAKE_TRIPPED = "brake_tripped"
     BRAKE_RELEASED = "brake_released"
     NOTIFIED = "notified"

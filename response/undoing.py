@@ -27,7 +27,7 @@ from response.containment import (
     Undo,
 )
 from response.ledger import ACTOR, EntryKind
-from response.levers import CONFIRM_AGENT_COMPROMISED, CONFIRM_COMPROMISED, RISK_LEVERS
+from response.levers import CONFIRM_AGENT_COMPROMISED, CONFIRM_COMPROMISED, DISABLE_PRINCIPAL, RISK_LEVERS
 from response.opening import commit_changed, index_writes, load, load_readable
 
 if TYPE_CHECKING:
@@ -301,15 +301,16 @@ async def _compared(c: Containment, world: World) -> str:
     said = []
     for pulled in c.pulled_levers:
         try:
-            seen = await acting.ACTIONS[pulled.lever].undone(c, world)
             if pulled.lever in RISK_LEVERS:
                 risk = await gathering.risk_behind(pulled.lever, c.principal, world)
-                said.append(_risk_in_words(risk))
+                seen = acting.dismissed(risk)
                 if seen is Seen.PROCESSING:
                     return ""
+                said.append(_risk_in_words(risk))
                 if seen is Seen.NO_SIGN:
                     said.append("the risk was not taken back: look at the principal in Entra")
-            elif pulled.lever == "disable-principal":
+            elif pulled.lever == DISABLE_PRINCIPAL.id:
+                seen = await acting.ACTIONS[pulled.lever].undone(c, world)
                 said.append(
                     "accountEnabled reads true" if seen is Seen.DONE else "accountEnabled does not read true"
                 )
