@@ -12,21 +12,20 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from clients.stores import Conflict
-from clients.terms import ServicePrincipal
 from response import gathering
 from response.containment import Approval, Containment, FailureReason, State
 from response.decision import Decision, Verdict, decide
-from response.evidence import Armed, Evidence
 from response.finding import Finding, Source, Tier
 from response.guardrails import guard
 from response.ledger import ACTOR, EntryKind
 from response.levers import DISABLE_PRINCIPAL
-from response.opening import armed_in_words, commit_changed, counted, load, load_readable
+from response.opening import claimed_anew, commit_changed, counted, load, load_readable
 from response.policy import Disabling, Mode, OnExpiry
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from response.evidence import Evidence
     from response.world import World
 
 log = logging.getLogger("agentbreaker.approving")
@@ -134,7 +133,7 @@ async def _approve(c: Containment, etag: str, by: str, reason: str, world: World
         waiting = c.changed(now, approvals=approvals)
         await commit_changed(waiting, etag, EntryKind.APPROVED, by, body, world)
         return waiting
-    claimed = _claimed(c.changed(now, approvals=approvals), lever, decision, evidence, now)
+    claimed = claimed_anew(c, lever, decision, evidence, now, approvals=approvals)
     await commit_changed(claimed, etag, EntryKind.APPROVED, by, body, world)
     return claimed
 
@@ -165,34 +164,9 @@ async def _judged_again(
     return evidence, guard(decision, finding, evidence, world.policy)
 
 
-def _claimed(
-    c: Containment, lever: str, decision: Decision, evidence: Evidence, now: datetime
-) -> Containment:
-    principal = evidence.principal if isinstance(evidence.principal, ServicePrincipal) else None
-    return c.changed(
-        now,
-        state=State.CLAIMED,
-        lever=lever,
-        next_lever="",
-        next_requested_by="",
-        decide_by=None,
-        automatic=False,
-        claimed_at=now,
-        pull=None,
-        proof=None,
-        confirmed_at=None,
-        failure="",
-        failed_because=FailureReason.NONE,
-        unchecked=decision.unchecked,
-        armed=armed_in_words(evidence.armed),
-        armed_policies=evidence.armed.policies if isinstance(evidence.armed, Armed) else (),
-        **({"kind": str(principal.kind), "app_id": principal.app_id} if principal else {}),
-    )
-
-
 async def expire(world: World) -> list[Containment]:
     """
-    End what nobody decided in time: ``expired``, or claimed where policy says so and nothing but mode or brake waited.
+    End what nobody decided in time: ``expired``, or claimed where policy says so and nothing but the mode made it wait.
 
     Gives the containments that changed; what is claimed is pulled by ``settle``. Raises: StoreError.
     """
@@ -284,7 +258,7 @@ async def _by_policy(c: Containment, etag: str, lever: str, reason: str, world: 
     if vetoes:
         return None
     said = Approval(ACTOR, APPROVE, reason[:2000], now, lever)
-    claimed = _claimed(c.changed(now, approvals=(*c.approvals, said)[-20:]), lever, decision, evidence, now)
+    claimed = claimed_anew(c, lever, decision, evidence, now, approvals=(*c.approvals, said)[-20:])
     body: dict[str, object] = {"lever": lever, "reason": reason[:2000]}
     await commit_changed(claimed, etag, EntryKind.APPROVED, ACTOR, body, world, brake_write)
     return claimed

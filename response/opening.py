@@ -251,8 +251,21 @@ async def _join(
         decision = decision.with_vetoes(vetoes)
         state, first_kind = _first_state(decision)
         if state is State.CLAIMED:
-            joined = replace(
-                _claimed_again(joined, decision, evidence, now), undo_at=ends_at or joined.undo_at
+            joined = claimed_anew(
+                joined,
+                decision.lever,
+                decision,
+                evidence,
+                now,
+                mode=str(decision.mode),
+                reasons=(*joined.reasons, *decision.reasons)[-20:],
+                vetoes=(),
+                automatic=decision.automatic,
+                residual_until=None,
+                residual=(),
+                undo=None,
+                undo_at=ends_at or joined.undo_at,
+                probation_until=None,
             )
             kind = first_kind
             extra = list(brake_write)
@@ -447,35 +460,31 @@ def _may_go_on(containment: Containment, decision: Decision) -> bool:
     return decision.verdict is Verdict.CONTAIN and (waits or failed)
 
 
-def _claimed_again(joined: Containment, decision: Decision, evidence: Evidence, now: datetime) -> Containment:
-    """Give the record as the new decision claims it: on what is known now, without the pull of before."""
+def claimed_anew(
+    c: Containment, lever: str, decision: Decision, evidence: Evidence, now: datetime, **more: object
+) -> Containment:
+    """Give the record as it is claimed for a lever: on what is known now, without the pull of before. Pure."""
     principal = evidence.principal if isinstance(evidence.principal, ServicePrincipal) else None
-    return joined.changed(
-        now,
-        state=State.CLAIMED,
-        mode=str(decision.mode),
-        reasons=(*joined.reasons, *decision.reasons)[-20:],
-        unchecked=decision.unchecked,
-        vetoes=(),
-        lever=decision.lever,
-        next_lever="",
-        next_requested_by="",
-        decide_by=None,
-        residual_until=None,
-        residual=(),
-        undo=None,
-        probation_until=None,
-        automatic=decision.automatic,
-        claimed_at=now,
-        pull=None,
-        proof=None,
-        confirmed_at=None,
-        failure="",
-        failed_because=FailureReason.NONE,
-        armed=armed_in_words(evidence.armed),
-        armed_policies=evidence.armed.policies if isinstance(evidence.armed, Armed) else (),
-        **({"kind": str(principal.kind), "app_id": principal.app_id} if principal else {}),
-    )
+    claimed: dict[str, object] = {
+        "state": State.CLAIMED,
+        "lever": lever,
+        "next_lever": "",
+        "next_requested_by": "",
+        "decide_by": None,
+        "automatic": False,
+        "claimed_at": now,
+        "pull": None,
+        "proof": None,
+        "confirmed_at": None,
+        "failure": "",
+        "failed_because": FailureReason.NONE,
+        "unchecked": decision.unchecked,
+        "armed": armed_in_words(evidence.armed),
+        "armed_policies": evidence.armed.policies if isinstance(evidence.armed, Armed) else (),
+    }
+    if principal is not None:
+        claimed |= {"kind": str(principal.kind), "app_id": principal.app_id}
+    return c.changed(now, **(claimed | more))
 
 
 def _known(finding: Finding, decision: Decision, now: datetime) -> Put:
