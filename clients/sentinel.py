@@ -10,25 +10,19 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NewType
 
-from clients import retry
-from clients.errors import Malformed, NotSent, OutcomeUnknown, Refused, Unavailable, error_code, from_status
+from clients.arm import ArmCalls
+from clients.errors import Malformed
 from clients.terms import is_guid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import httpx
-    from azure.core.credentials_async import AsyncTokenCredential
-
 SERVICE: Final = "Microsoft Sentinel"
-SCOPE: Final = "https://management.azure.com/.default"
 API_VERSION: Final = "2025-09-01"
 COMMENT_LIMIT: Final = 30_000  # characters, Sentinel service limits
-_WITHIN: Final = timedelta(seconds=20)
-
 IncidentArmId = NewType("IncidentArmId", str)
 
 _ARM_ID = re.compile(
@@ -95,11 +89,11 @@ class Incident:
     last_activity: datetime | None
 
 
-class SentinelClient:
+class SentinelClient(ArmCalls):
     """Reads incidents of one workspace and writes comments. One instance a process."""
 
-    def __init__(self, base_url: str, credential: AsyncTokenCredential, http: httpx.AsyncClient) -> None:
-        self._base_url, self._credential, self._http = base_url, credential, http
+    service = SERVICE
+    api_version = API_VERSION
 
     async def incident(self, arm_id: IncidentArmId) -> Incident:
         """Read an incident. Raises: NotFound; Refused; Throttled, Unavailable, NotSent after the retries."""
@@ -141,52 +135,6 @@ class SentinelClient:
         await self._send(
             "PUT", f"{arm_id}/comments/{comment_id}", "write comment", {"properties": {"message": message}}
         )
-
-    async def _read(self, method: str, path: str, what: str) -> dict[str, Any]:
-        async for attempt in retry.reads(within=_WITHIN):
-            with attempt:
-                return await self._send(method, path, what, None)
-        raise AssertionError("tenacity ends in a result or an error")  # pragma: no cover
-
-    async def _send(self, method: str, path: str, what: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        import httpx
-        from azure.core.exceptions import AzureError, ClientAuthenticationError
-
-        write = body is not None
-        try:
-            token = (await self._credential.get_token(SCOPE)).token
-        except ClientAuthenticationError as error:
-            raise Refused("Entra", f"no token for Resource Manager, to {what}") from error
-        except AzureError as error:
-            raise NotSent("Entra", f"not reached for a token, to {what}") from error
-        try:
-            answer = await self._http.request(
-                method,
-                f"{self._base_url}{path}",
-                params={"api-version": API_VERSION},
-                json=body,
-                headers={"Authorization": f"Bearer {token}"},
-            )
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise NotSent(SERVICE, f"not reached, to {what}") from error
-        except httpx.HTTPError as error:
-            raise (OutcomeUnknown if write else Unavailable)(SERVICE, f"no answer, to {what}") from error
-        if not answer.is_success:
-            raise from_status(
-                SERVICE,
-                what,
-                answer.status_code,
-                code=error_code(answer),
-                headers=dict(answer.headers),
-                write=write,
-            )
-        try:
-            parsed = answer.json()
-        except ValueError as error:
-            raise Malformed(SERVICE, f"{what}: no JSON") from error
-        if not isinstance(parsed, dict):
-            raise Malformed(SERVICE, f"{what}: no object")
-        return parsed
 
 
 def _time(text: object) -> datetime | None:
