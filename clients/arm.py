@@ -26,7 +26,7 @@ class ArmCalls:
         self._base_url, self._credential, self._http = base_url, credential, http
 
     async def _read(self, method: str, path: str, what: str) -> dict[str, Any]:
-        return _parsed(await self._answer(method, path, what), self.service, what)
+        return self._object(await self._answer(method, path, what), what)
 
     async def _answer(self, method: str, path: str, what: str) -> httpx.Response:
         """Read with retries; the whole answer, for what stands in its headers."""
@@ -37,7 +37,7 @@ class ArmCalls:
 
     async def _send(self, method: str, path: str, what: str, body: dict[str, Any]) -> dict[str, Any]:
         """Write once."""
-        return _parsed(await self._request(method, path, what, body), self.service, what)
+        return self._object(await self._request(method, path, what, body), what)
 
     async def _request(
         self, method: str, path: str, what: str, body: dict[str, Any] | None
@@ -75,12 +75,11 @@ class ArmCalls:
             )
         return answer
 
-
-def _parsed(answer: httpx.Response, service: str, what: str) -> dict[str, Any]:
-    try:
-        parsed = answer.json()
-    except ValueError as error:
-        raise Malformed(service, f"{what}: no JSON") from error
-    if not isinstance(parsed, dict):
-        raise Malformed(service, f"{what}: no object")
-    return parsed
+    def _object(self, answer: httpx.Response, what: str) -> dict[str, Any]:
+        try:
+            parsed = answer.json()
+        except ValueError as error:
+            raise Malformed(self.service, f"{what}: no JSON") from error
+        if not isinstance(parsed, dict):
+            raise Malformed(self.service, f"{what}: no object")
+        return parsed

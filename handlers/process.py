@@ -25,6 +25,7 @@ from settings import Settings, SettingsError
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
 
+    from clients.workspace import WorkspaceClient
     from detections.catalog import Rule
     from response.world import World
 
@@ -55,6 +56,7 @@ class Process:
     settings: Settings
     rules: tuple[Rule, ...]
     world: World
+    workspace: WorkspaceClient
     _closing: tuple[Any, ...] = ()
 
     async def close(self) -> None:
@@ -86,6 +88,7 @@ async def build(settings: Settings) -> Process:
     from clients.sentinel import SentinelClient
     from clients.stores import open_store
     from clients.webhook import WebhookClient
+    from clients.workspace import WorkspaceClient
     from detections import catalog
     from response.turns import Turns
     from response.world import World
@@ -130,7 +133,7 @@ async def build(settings: Settings) -> Process:
         audit=audit,
     )
     closing = (logs, http, store, *([audit] if audit else []), credential)
-    return Process(settings, rules, world, closing)
+    return Process(settings, rules, world, WorkspaceClient(settings.arm_url, credential, http), closing)
 
 
 def _policy(settings: Settings) -> ResponsePolicy:

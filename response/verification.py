@@ -249,10 +249,14 @@ def _did_not_bite(c: Containment, sign_ins: Sequence[SignIn], now: datetime) -> 
 
 
 def _blocking(policies: tuple[Policy, ...] | Unknown) -> set[str]:
-    """Give the ids of enabled policies that block on high risk, as they are now."""
+    """Give the ids of enabled policies that block on high risk, of principals or of agents, as they are now."""
     if isinstance(policies, Unknown):
         return set()
-    return {p.id for p in policies if p.state == "enabled" and p.blocks and "high" in p.risk_levels}
+    return {
+        p.id
+        for p in policies
+        if p.state == "enabled" and p.blocks and "high" in p.risk_levels | p.agent_risk_levels
+    }
 
 
 def _proof(containment: Containment, denial: SignIn, ours: set[str]) -> Proof | None:

@@ -11,7 +11,7 @@ HTTP and was not seen on the real service.
 import json
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -259,15 +259,15 @@ class Sentinel:
         one = root + "/{incident}"
         comment = one + "/comments/{comment}"
         return [
-            web.get(root, _arm(self._list_incidents)),
-            web.get(one, _arm(self._get_incident)),
-            web.put(one, _arm(self._put_incident)),
-            web.post(one + "/entities", _arm(self._post_entities)),
-            web.post(one + "/alerts", _arm(self._post_alerts)),
-            web.get(one + "/comments", _arm(self._list_comments)),
-            web.get(comment, _arm(self._get_comment)),
-            web.put(comment, _arm(self._put_comment)),
-            web.delete(comment, _arm(self._delete_comment)),
+            web.get(root, arm(self._list_incidents)),
+            web.get(one, arm(self._get_incident)),
+            web.put(one, arm(self._put_incident)),
+            web.post(one + "/entities", arm(self._post_entities)),
+            web.post(one + "/alerts", arm(self._post_alerts)),
+            web.get(one + "/comments", arm(self._list_comments)),
+            web.get(comment, arm(self._get_comment)),
+            web.put(comment, arm(self._put_comment)),
+            web.delete(comment, arm(self._delete_comment)),
         ]
 
     # -- building ------------------------------------------------------------------------------------------
@@ -382,35 +382,7 @@ class Sentinel:
     # -- requests ------------------------------------------------------------------------------------------
 
     def _admit(self, request: web.Request) -> Claims:
-        """
-        Check token, caller, api-version and workspace, in ARM's order.
-
-        Raises: ArmError.
-        """
-        try:
-            claims = self.tenant.tokens.validate(request.headers.get("Authorization"), AUDIENCE)
-        except InvalidTokenError as error:
-            raise ArmError(401, error.code, str(error)) from error
-        if self.allowed is not None and claims.object_id not in self.allowed:
-            raise ArmError(
-                403,
-                "AuthorizationFailed",
-                f"The client '{claims.app_id}' with object id '{claims.object_id}' does not have authorization to perform "
-                f"action on scope '{request.path}' or the scope is invalid.",
-            )
-        if not request.query.get("api-version"):
-            raise ArmError(
-                400,
-                "MissingApiVersionParameter",
-                "The api-version query parameter (?api-version=) is required for all requests.",
-            )
-        asked = (
-            f"/subscriptions/{request.match_info['subscription']}/resourceGroups/{request.match_info['group']}"
-            f"/providers/Microsoft.OperationalInsights/workspaces/{request.match_info['workspace']}"
-        )
-        if asked.lower() != self.tenant.settings.workspace_resource_id.lower():
-            raise ArmError(404, "ResourceNotFound", f"The Resource '{asked}' was not found.")
-        return claims
+        return admitted(self.tenant, self.allowed, request)
 
     def _find(self, request: web.Request) -> Incident:
         asked = request.match_info["incident"]
@@ -557,7 +529,41 @@ class Sentinel:
         return web.Response(status=204 if removed is None else 200)
 
 
-def _arm(handler: _Handler) -> _Handler:
+def admitted(tenant: Tenant, allowed: Container[str] | None, request: web.Request) -> Claims:
+    """
+    Check token, caller, api-version and workspace, in ARM's order.
+
+    Raises: ArmError.
+    """
+    try:
+        claims = tenant.tokens.validate(request.headers.get("Authorization"), AUDIENCE)
+    except InvalidTokenError as error:
+        raise ArmError(401, error.code, str(error)) from error
+    if allowed is not None and claims.object_id not in allowed:
+        raise ArmError(
+            403,
+            "AuthorizationFailed",
+            f"The client '{claims.app_id}' with object id '{claims.object_id}' does not have authorization to perform "
+            f"action on scope '{request.path}' or the scope is invalid.",
+        )
+    if not request.query.get("api-version"):
+        raise ArmError(
+            400,
+            "MissingApiVersionParameter",
+            "The api-version query parameter (?api-version=) is required for all requests.",
+        )
+    asked = (
+        f"/subscriptions/{request.match_info['subscription']}/resourceGroups/{request.match_info['group']}"
+        f"/providers/Microsoft.OperationalInsights/workspaces/{request.match_info['workspace']}"
+    )
+    if asked.lower() != tenant.settings.workspace_resource_id.lower():
+        raise ArmError(404, "ResourceNotFound", f"The Resource '{asked}' was not found.")
+    return claims
+
+
+def arm(handler: _Handler) -> _Handler:
+    """Answer a refusal as Resource Manager does."""
+
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
             return await handler(request)
