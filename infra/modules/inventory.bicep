@@ -1,4 +1,4 @@
-// The watchlist AgentInventory (docs/rules.md). It says what is expected of an agent; it exempts nobody from containment.
+// The watchlist AgentInventory (docs/rules.md). It says what is expected of an agent, which can keep some rules silent about it.
 // Deployed once: whether deploying it again leaves rows that people wrote alone is not known.
 targetScope = 'resourceGroup'
 

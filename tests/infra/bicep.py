@@ -16,9 +16,34 @@ from tree_sitter import Language, Parser
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"
 FUNCTIONS = frozenset(
-    """any concat contains empty environment extensionResourceId filter format guid items join json length
-    loadJsonContent loadTextContent loadYamlContent map replace resourceGroup resourceId string subscription
-    subscriptionResourceId toLower union uniqueString""".split()
+    [
+        "any",
+        "concat",
+        "contains",
+        "empty",
+        "environment",
+        "extensionResourceId",
+        "filter",
+        "format",
+        "guid",
+        "items",
+        "join",
+        "json",
+        "length",
+        "loadJsonContent",
+        "loadTextContent",
+        "loadYamlContent",
+        "map",
+        "replace",
+        "resourceGroup",
+        "resourceId",
+        "string",
+        "subscription",
+        "subscriptionResourceId",
+        "toLower",
+        "union",
+        "uniqueString",
+    ]
 )
 
 
