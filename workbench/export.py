@@ -1,6 +1,8 @@
 """
 ``python -m workbench export``: the rules as Sentinel takes them, YAML of its content repository and ARM templates.
 
+``--bicep FILE`` writes the one list that ``infra/modules/analytics-rules.bicep`` loops over instead.
+
 Field names, limits and enums: Azure-Sentinel's detection template validators and service limits
 (``facts/sentinel-rule-format.md``), ``Microsoft.SecurityInsights/alertRules`` 2025-09-01. A rule that Sentinel would
 refuse is not bent to fit: it stays in the app, and the export says why.
@@ -136,6 +138,20 @@ def as_arm(rule: Rule) -> dict[str, Any]:
     }
 
 
+def as_list(rules: Sequence[Rule]) -> str:
+    """Give the rules that fit as one JSON array of ``id``, ``name``, ``kind`` and ``properties``: what Bicep deploys in a loop."""
+    entries = []
+    for rule in rules:
+        if obstacles(rule):
+            continue
+        (resource,) = as_arm(rule)["resources"]
+        properties = {name: value for name, value in resource["properties"].items() if name != "enabled"}
+        entries.append(
+            {"id": rule.id, "name": resource["name"], "kind": resource["kind"], "properties": properties}
+        )
+    return json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
+
+
 def write(rules: Sequence[Rule], out: Path) -> tuple[list[Rule], list[tuple[Rule, tuple[str, ...]]]]:
     """Write every rule that fits as ``out/sentinel/*.yaml`` and ``out/arm/*.json``; give these, and why others do not."""
     written: list[Rule] = []
@@ -165,11 +181,24 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         "--out", type=Path, default=Path("dist/rules"), metavar="DIR", help="default: dist/rules"
     )
+    parser.add_argument(
+        "--bicep",
+        type=Path,
+        metavar="FILE",
+        help="write one JSON array for infra/modules/analytics-rules.bicep instead (infra/sentinel/rules.json)",
+    )
     parser.set_defaults(command=_export)
 
 
 def _export(parsed: argparse.Namespace) -> int:
-    written, refused = write(load(parsed.rules), parsed.out)
+    rules = load(parsed.rules)
+    if parsed.bicep:
+        text = as_list(rules)
+        parsed.bicep.parent.mkdir(parents=True, exist_ok=True)
+        parsed.bicep.write_text(text, encoding="utf-8")
+        print(f"{len(json.loads(text))} rules written to {parsed.bicep}")
+        return 0
+    written, refused = write(rules, parsed.out)
     for rule in written:
         print(f"✓ {rule.id} {rule.name}")
     for rule, why in refused:
