@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NewType
 
-from clients import retry
+from clients import retry, telemetry
 from clients.errors import Malformed, NotSent, OutcomeUnknown, Refused, Unavailable, error_code, from_status
+from clients.telemetry.words import SpanName
 from clients.terms import is_guid
 
 if TYPE_CHECKING:
@@ -149,6 +150,10 @@ class SentinelClient:
         raise AssertionError("tenacity ends in a result or an error")  # pragma: no cover
 
     async def _send(self, method: str, path: str, what: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        with telemetry.call(SpanName.SENTINEL_CALL, SERVICE, what):
+            return await self._sent(method, path, what, body)
+
+    async def _sent(self, method: str, path: str, what: str, body: dict[str, Any] | None) -> dict[str, Any]:
         import httpx
         from azure.core.exceptions import AzureError, ClientAuthenticationError
 

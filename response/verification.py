@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from clients.errors import ClientError
 from clients.stores import Conflict, Delete, Replace, Write
 from clients.terms import ObjectId, Unknown, object_id
-from response import acting, breaker, gathering
+from response import acting, breaker, gathering, measures
 from response.batches import Seen
 from response.containment import (
     CONTAINED,
@@ -131,6 +131,7 @@ async def verify_pending(world: World) -> list[Containment]:
             after = await _with_residual(after, seen.policies, world)
         written = await _write(after, etag, world) if after is not before else None
         if written is not None:
+            measures.verified(before, after)
             changed.append(written)
     return changed
 
