@@ -125,7 +125,9 @@ async def _sweep_rule(rule: Rule, world: World) -> Swept:
         return Swept(found, rejected, (rule.id,))
     finally:
         if watermark is not None:
-            telemetry.measure(WATERMARK_AGE, (world.now() - watermark).total_seconds(), rule=rule.id)
+            telemetry.measure(
+                WATERMARK_AGE, (world.now() - watermark).total_seconds(), rule=rule.id, group=rule.sweep
+            )
     if missed is not None:
         log.warning("rule %s did not see what happens now: %s", rule.id, missed)
         return Swept(found, rejected, (rule.id,))

@@ -2,8 +2,15 @@ import os
 
 import pytest
 from listening import Insights, ears
+from workspace import story
 
 from clients.telemetry import azure
+
+
+@pytest.fixture(scope="session")
+def told():
+    """Told once: (rows of the story, rows with its end, when it ended). To be copied before it is changed."""
+    return story()
 
 
 @pytest.fixture
