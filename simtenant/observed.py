@@ -167,7 +167,7 @@ async def observed(directory: Path, *, mode: str = "enforce", armed: bool = True
 
 
 async def tell(seen: Observed) -> None:
-    """Tell a day in short: one agent contained and proven, one by an analyst, one that waits for people, sweeps."""
+    """Tell a day in short: one agent contained and proven, one by an analyst, one that waits for people, a veto, sweeps."""
     population = seen.estate.population
     rogue, others = population.rogue.principal, [agent.principal for agent in population.benign]
     for group in ("sweep_fast", "sweep", "sweep_baseline"):
@@ -178,5 +178,6 @@ async def tell(seen: Observed) -> None:
     await seen.call("compromise", principal=others[0].object_id, reason="seen exfiltrating")
     await seen.find(others[1], "AG-07", Tier.APPROVAL)
     await seen.find(others[2], "AG-01", Tier.CORROBORATED)
+    await seen.find(seen.estate.app, "AG-04", Tier.AUTO)  # the app itself, which a guardrail forbids
     await seen.ship(twice=True)
     await seen.ship()

@@ -62,6 +62,7 @@ def test_the_state_now_is_that_of_the_last_entry(answers):
         "proven": 1,
         "confirmed": 1,
         "awaiting_approval": 1,
+        "vetoed": 1,
     }
     assert len(answers["waits-for-people"]) == 1
     assert answers["failed-or-not-covered"] == []
@@ -86,10 +87,11 @@ def test_measurements_are_summed(answers):
     assert {
         row["Rule"]: row["Findings"] for row in answers["findings-per-rule"] if row["Rule"] != "other"
     } == {
-        "AG-04": 1,
+        "AG-04": 2,
         "AG-07": 1,
         "AG-01": 1,
     }
+    assert {row["Guardrail"]: row["Vetoes"] for row in answers["vetoes"]}["own-identity"] == 1
     assert all(row["Seconds"] < 300 for row in answers["watermark-age"])
     assert {row["Rule"] for row in answers["watermark-age"]} == {row["Rule"] for row in answers["query-time"]}
     assert len(answers["query-time"]) <= 10
