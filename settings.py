@@ -26,6 +26,13 @@ _WORKSPACE = re.compile(
     re.IGNORECASE,
 )
 LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+# Regional endpoints are https://<region>-<n>.in.applicationinsights.azure.com (the exporter's own connection string
+# parser); that of US Government has not been checked against a page.
+_INGESTION_HOSTS: Final = (
+    ".in.applicationinsights.azure.com",
+    ".in.applicationinsights.azure.us",
+    "dc.services.visualstudio.com",
+)
 
 
 class SettingsError(ValueError):
@@ -34,6 +41,13 @@ class SettingsError(ValueError):
     def __init__(self, faults: list[str]) -> None:
         super().__init__("settings cannot be read: " + "; ".join(faults))
         self.faults = tuple(faults)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The settings at fault, without what was written in them: this may leave the process."""
+        named = {setting.name for setting in SETTINGS}
+        found = (word for fault in self.faults for word in re.findall(r"\b[A-Z][A-Z_]{5,}\b", fault))
+        return tuple(dict.fromkeys(word for word in found if word in named))
 
 
 # --- parsers: text in, value out, ValueError with a sentence for a person ----------------------
@@ -203,6 +217,26 @@ def _rule_id(text: str) -> str:
     return value
 
 
+def _connection_string(text: str) -> str:
+    """Give the connection string without a last semicolon, which Microsoft's own parser cannot read."""
+    value = text.strip().rstrip(";")
+    if not value:
+        return ""
+    pairs = [pair.partition("=") for pair in value.split(";")]
+    known = {name.lower(): part for name, _, part in pairs}
+    if not all(name and part and "=" not in part for name, _, part in pairs) or len(known) != len(pairs):
+        raise ValueError("is no connection string (InstrumentationKey=GUID;IngestionEndpoint=https://...)")
+    if not _GUID.fullmatch(known.get("instrumentationkey", "")):
+        raise ValueError("has no InstrumentationKey that is a GUID in lower case")
+    endpoint = known.get("ingestionendpoint", "")
+    try:
+        _url(*_INGESTION_HOSTS)(endpoint)
+    except ValueError as fault:
+        # The app's token for Azure Monitor is sent there.
+        raise ValueError(f"names an IngestionEndpoint that {fault}") from None
+    return value
+
+
 def _is_true(text: str) -> bool:
     return text.strip().lower() in ("true", "1")
 
@@ -279,6 +313,7 @@ SETTINGS: Final = (
     Setting(P + "DORMANT_AFTER_DAYS", "dormant_after", "90", "Days without a sign-in after which a principal that can still act is reported.", _days(7, 365)),
     Setting(P + "SIGN_IN_ACTIVITY_REPORT", "sign_in_activity_report", "false", "true: the dormant sweep also reads Graph's beta report servicePrincipalSignInActivities (AuditLog.Read.All). While it is refused nothing is proposed but to watch.", _yes_or_no),
     Setting("WEBSITE_AUTH_ENABLED", "easy_auth", "", "Written by the platform, never by you: says that Easy Auth checks callers. Anything but True and every call is refused.", _is_true),
+    Setting("APPLICATIONINSIGHTS_CONNECTION_STRING", "app_insights", "", "Written by the deployment: the Application Insights resource that telemetry goes to (docs/telemetry.md). Empty: none is made.", _connection_string),
 )  # fmt: skip
 
 
@@ -330,6 +365,7 @@ class Settings:
     dormant_after: timedelta
     sign_in_activity_report: bool
     easy_auth: bool
+    app_insights: str = field(repr=False)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -374,3 +410,16 @@ class Settings:
         if faults:
             raise SettingsError(faults)
         return cls(**values)
+
+
+def telemetry_settings(env: Mapping[str, str]) -> tuple[str, str | None]:
+    """
+    Give where telemetry goes and as which identity, of settings that cannot be read as a whole.
+
+    Empty where these two cannot be read either. Nothing else may be taken from settings that are at fault.
+    """
+    try:
+        client = _optional_guid(env.get(P + "CLIENT_ID", ""))
+        return _connection_string(env.get("APPLICATIONINSIGHTS_CONNECTION_STRING", "")), client
+    except ValueError:
+        return "", None

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from clients import retry
+from clients import retry, telemetry
 from clients.errors import Malformed, NotSent, OutcomeUnknown, Refused, Unavailable, error_code, from_status
+from clients.telemetry.words import SpanName
 
 if TYPE_CHECKING:
     import httpx
@@ -42,6 +43,10 @@ class ArmCalls:
     async def _request(
         self, method: str, path: str, what: str, body: dict[str, Any] | None
     ) -> httpx.Response:
+        with telemetry.call(SpanName.SENTINEL_CALL, self.service, what):
+            return await self._sent(method, path, what, body)
+
+    async def _sent(self, method: str, path: str, what: str, body: dict[str, Any] | None) -> httpx.Response:
         import httpx
         from azure.core.exceptions import AzureError, ClientAuthenticationError
 

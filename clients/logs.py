@@ -8,8 +8,9 @@ from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from clients import retry
+from clients import retry, telemetry
 from clients.errors import Malformed, NotSent, Partial, Refused, Unavailable, from_status
+from clients.telemetry.words import SpanName
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -67,7 +68,7 @@ class LogsClient:
             raise ValueError("a query needs two aware times, the first before the second")
         async with self._gate:
             async for attempt in retry.reads(within=_WITHIN):
-                with attempt:
+                with attempt, telemetry.call(SpanName.LOG_QUERY, SERVICE, "query"):
                     return await self._once(kql, start, end)
         raise AssertionError("tenacity ends in a result or an error")  # pragma: no cover
 

@@ -12,12 +12,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from clients import telemetry
 from clients.errors import ClientError, Partial
 from clients.stores import Conflict, CorruptRecord, Insert, Replace, StoreError
+from clients.telemetry.words import PARTIALS, QUERY_TIME, SWEEPS, WATERMARK_AGE, SpanName
 from clients.terms import object_id
 from detections.catalog import SweepGroup
 from detections.news import Extended, Known, News, weigh
@@ -40,6 +43,7 @@ from response.opening import load
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from clients.logs import Rows
     from clients.stores import Record, Write
     from detections.catalog import Rule
     from response.world import World
@@ -75,16 +79,19 @@ async def sweep_rules(rules: Sequence[Rule], world: World, group: SweepGroup | N
     """Run every rule of a group (None: all) over what it has not looked at yet. One broken rule stops no other."""
     chosen = [rule for rule in rules if group is None or rule.sweep is group]
     swept = await asyncio.gather(*(_sweep_rule(rule, world) for rule in chosen))
+    failed = tuple(rule_id for s in swept for rule_id in s.failed)
+    telemetry.measure(SWEEPS, group=group or "all", outcome="failed" if failed else "ok")
     return Swept(
         findings=sum(s.findings for s in swept),
         rejected=sum(s.rejected for s in swept),
-        failed=tuple(rule_id for s in swept for rule_id in s.failed),
+        failed=failed,
     )
 
 
 async def _sweep_rule(rule: Rule, world: World) -> Swept:
     found = rejected = 0
     missed: Partial | FindingsError | None = None
+    watermark: datetime | None = None
     try:
         now, watermark = world.now(), await _watermark(rule, world)
         windows, newest = next_windows(watermark, now, rule), newest_window(rule, now)
@@ -109,12 +116,18 @@ async def _sweep_rule(rule: Rule, world: World) -> Swept:
                 raise
             found, rejected = found + new, rejected + bad
             await _move_watermark(rule, window.end, world)
+            watermark = window.end
     except (ClientError, StoreError, AnswerError, FindingsError) as error:
         log.warning("rule %s did not finish, its watermark stays: %s", rule.id, error)
         return Swept(found, rejected, (rule.id,))
     except Exception:  # the edge of one rule: recorded here, so that it stops no other
         log.exception("rule %s failed, its watermark stays", rule.id)
         return Swept(found, rejected, (rule.id,))
+    finally:
+        if watermark is not None:
+            telemetry.measure(
+                WATERMARK_AGE, (world.now() - watermark).total_seconds(), rule=rule.id, group=rule.sweep
+            )
     if missed is not None:
         log.warning("rule %s did not see what happens now: %s", rule.id, missed)
         return Swept(found, rejected, (rule.id,))
@@ -149,10 +162,7 @@ async def _look(rule: Rule, window: Window, world: World) -> tuple[int, int]:
     A finding that cannot be judged does not keep those after it from being judged.
     Raises: ClientError and AnswerError for the query, StoreError and FindingsError for the findings.
     """
-    query = bind_window(rule.query, window.start, window.end)
-    # Rules that have time leave one of the workspace's queries to those that have none.
-    async with contextlib.nullcontext() if rule.sweep is SweepGroup.FAST else world.background:
-        answer = await world.logs.query(query, window.start - rule.lookback, window.end)
+    answer = await _asked(rule, window, world)
     new = rejected = failed = 0
     for item in parse_rows(rule, answer.columns, answer.rows):
         if not isinstance(item, DetectionRow):
@@ -173,6 +183,25 @@ async def _look(rule: Rule, window: Window, world: World) -> tuple[int, int]:
     if failed:
         raise FindingsError(f"{failed} findings could not be judged")
     return new, rejected
+
+
+async def _asked(rule: Rule, window: Window, world: World) -> Rows:
+    """Run the rule's query over a window. Raises: ClientError."""
+    query = bind_window(rule.query, window.start, window.end)
+    began, outcome = time.perf_counter(), "failed"
+    try:
+        with telemetry.span(SpanName.RULE_QUERY, rule=rule.id):
+            # Rules that have time leave one of the workspace's queries to those that have none.
+            async with contextlib.nullcontext() if rule.sweep is SweepGroup.FAST else world.background:
+                answer = await world.logs.query(query, window.start - rule.lookback, window.end)
+        outcome = "complete"
+    except Partial:
+        outcome = "partial"
+        telemetry.measure(PARTIALS, rule=rule.id)
+        raise
+    finally:
+        telemetry.measure(QUERY_TIME, time.perf_counter() - began, rule=rule.id, outcome=outcome)
+    return answer
 
 
 def finding_of(rule: Rule, row: DetectionRow) -> Finding:

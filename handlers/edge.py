@@ -6,8 +6,10 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from clients import telemetry
 from clients.errors import ClientError, NotSent, OutcomeUnknown, Refused, Throttled, Unavailable
 from clients.stores import StoreError
+from clients.telemetry.words import REFUSED_CALLS, SpanName
 from handlers.http import Problem, Request, Response
 from handlers.process import Once
 from settings import SettingsError
@@ -45,9 +47,21 @@ async def answer(name: str, request: Request, once: Once = ONCE) -> Response:
     """Run the HTTP handler ``name``. Every failure becomes ``{"error": {code, message, details}}``."""
     try:
         process = await once.get()
-        handler: Callable[[Request, Process], Awaitable[Response]] = _find(name)
+    except Exception as error:  # noqa: BLE001  # the edge: recorded here, and the caller gets an answer
+        return _failed(name, error)
+    with telemetry.span(SpanName.TRIGGER, trigger=name) as span:
+        response = await _answered(name, request, process)
+        span.set(status=response.status)
+    return response
+
+
+async def _answered(name: str, request: Request, process: Process) -> Response:
+    handler: Callable[[Request, Process], Awaitable[Response]] = _find(name)
+    try:
         return await handler(request, process)
     except Problem as problem:
+        if problem.status in (401, 403):
+            telemetry.measure(REFUSED_CALLS, trigger=name, code=problem.code)
         return problem.response()
     except Exception as error:  # noqa: BLE001  # the edge: recorded here, and the caller gets an answer
         return _failed(name, error)
@@ -55,9 +69,14 @@ async def answer(name: str, request: Request, once: Once = ONCE) -> Response:
 
 async def tick(name: str, once: Once = ONCE) -> None:
     """Run the timer ``name``. Raises what it raises, so that the platform counts the failure."""
-    process = await once.get()
+    try:
+        process = await once.get()
+    except SettingsError as error:
+        log.error("%s failed: %s", name, error)  # noqa: TRY400  # it names every fault; a traceback adds nothing
+        raise
     run: Callable[[Process], Awaitable[None]] = _find(name)
-    await run(process)
+    with telemetry.span(SpanName.TRIGGER, trigger=name):
+        await run(process)
 
 
 def _find(name: str) -> Any:

@@ -18,11 +18,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from clients import telemetry
 from clients.terms import ObjectId
 from response.policy import ResponsePolicy
-from settings import Settings, SettingsError
+from settings import Settings, SettingsError, telemetry_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from azure.core.credentials_async import AsyncTokenCredential
 
     from clients.workspace import WorkspaceClient
@@ -177,6 +180,37 @@ def _credential(settings: Settings) -> AsyncTokenCredential:
     )
 
 
+def _settings(env: Mapping[str, str]) -> Settings:
+    """
+    Read the settings; switch telemetry on also where they cannot be read, so that which are at fault is told.
+
+    Raises: SettingsError.
+    """
+    try:
+        return Settings.from_env(env)
+    except SettingsError:
+        _tell(*telemetry_settings(env))
+        raise
+
+
+def _tell(connection_string: str, client_id: str | None) -> None:
+    """
+    Switch telemetry on, once a process, if there is anywhere to send it.
+
+    Whatever goes wrong with it is logged and stops nothing; that nothing arrives, an alert outside the app notices.
+    """
+    if not connection_string or telemetry.is_on():
+        return
+    try:
+        from clients.telemetry import azure
+
+        for name, value in azure.ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        telemetry.switch_on(azure.backend(connection_string, client_id))
+    except Exception as error:  # noqa: BLE001  # an SDK that cannot start must not keep levers from being pulled
+        log.error("telemetry could not be switched on: %s", type(error).__name__)  # noqa: TRY400
+
+
 class Once:
     """Builds the process on first use; a failed build is tried again by the next call."""
 
@@ -188,5 +222,7 @@ class Once:
         """Give the process. Raises: what ``Settings.from_env`` and ``build`` raise."""
         async with self._lock:
             if self._process is None:
-                self._process = await build(Settings.from_env(os.environ))
+                settings = _settings(os.environ)
+                _tell(settings.app_insights, settings.client_id)
+                self._process = await build(settings)
             return self._process

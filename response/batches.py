@@ -18,8 +18,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import uuid4
 
+from clients import telemetry
 from clients.errors import BadRequest, ClientError, NotFound, NotSent, OutcomeUnknown, Throttled
 from clients.stores import Conflict, Replace, Write
+from clients.telemetry.words import QUOTA_WAITS, SpanName
 from response.alive import SILENT_FOR, alive, sweep
 from response.containment import Containment, ContainmentId, Pull, PullOutcome
 from response.ledger import ACTOR, Draft, EntryKind, commit_with_entries
@@ -151,12 +153,14 @@ async def until_done(intent: Intent, containment_id: str, world: World, within: 
 
 
 async def _until_done(intent: Intent, containment_id: str, world: World, within: timedelta) -> Containment:
-    deadline, tried = world.now() + within, False
+    deadline, tried, began = world.now() + within, False, 0.0
     while True:
         c, etag = await load(world.store, containment_id)
         step = intent.step(c)
         undecided = step is not None and step.outcome is PullOutcome.UNKNOWN
         if not intent.waits(c) or undecided or world.now() >= deadline:
+            if began:
+                telemetry.measure(QUOTA_WAITS, time.monotonic() - began)
             return c
         if step is not None:
             await _watch_over(intent, step, world)
@@ -168,6 +172,7 @@ async def _until_done(intent: Intent, containment_id: str, world: World, within:
         elif (wait := await world.turns.try_take()) is None:
             await send_waiting(intent, world)
         else:
+            began = began or time.monotonic()
             await asyncio.sleep(min(wait.total_seconds(), _until_next_look(world)))
 
 
@@ -314,6 +319,21 @@ async def _send(intent: Intent, batch: Sequence[Containment], world: World, turn
 
 async def _send_alive(intent: Intent, batch: Sequence[Containment], world: World, turn: Turn | None) -> None:
     lever = intent.lever(batch[0])
+    traces = [c.trace for c in batch if c.trace]
+    with telemetry.span(
+        SpanName.PULL,
+        parent=traces[0] if len(batch) == len(traces) == 1 else "",  # of many, none is the one it belongs to
+        links=traces if len(batch) > 1 else (),
+        lever=lever,
+        step=str(intent.kinds.done),
+        principals=len(batch),
+    ):
+        await _send_and_write(intent, lever, batch, world, turn)
+
+
+async def _send_and_write(
+    intent: Intent, lever: str, batch: Sequence[Containment], world: World, turn: Turn | None
+) -> None:
     if await intent.stopped(batch, world):  # read afresh: starting the batch may have taken long
         return
     try:

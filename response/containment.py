@@ -200,6 +200,7 @@ class Containment:
     contained_at: datetime | None = None  # when Graph accepted the first lever
     proven_at: datetime | None = None
     residual: tuple[str, ...] = ()  # which old tokens may still work until when, in words
+    trace: str = ""  # traceparent of the run that opened it, where telemetry was on; names nothing and nobody
     would_contain: bool = False  # nothing but the mode or the storm brake stood in its way
 
     @property
@@ -247,7 +248,12 @@ class Containment:
 
     def to_body(self) -> dict[str, Any]:
         """Give the record as JSON for the store."""
-        return {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
+        body = {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
+        if (
+            not self.trace
+        ):  # written only where there is one: a version before it refuses names it does not know
+            del body["trace"]
+        return body
 
     @property
     def undoing(self) -> bool:

@@ -11,9 +11,11 @@ import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from clients import telemetry
 from clients.errors import ClientError
+from clients.telemetry.words import SpanName
 from clients.terms import Unknown
-from response import approving, gathering, pulling, telling, undoing, verification
+from response import approving, gathering, measures, pulling, telling, undoing, verification
 from response.containment import Containment, State
 from response.decision import corroborates, decide, lifts
 from response.evidence import NoSuchPrincipal
@@ -43,10 +45,14 @@ async def judge(finding: Finding, world: World, lever: str = "") -> tuple[Eviden
 
     ``lever`` is the one a person named; empty: the one for this kind of identity.
     """
-    now = world.now()
-    evidence = await gather(finding, world, now)
-    decision = decide(finding, evidence, world.policy, now, lever)
-    return evidence, guard(decision, finding, evidence, world.policy)
+    with telemetry.span(SpanName.DECISION, rule=finding.rule_id, source=finding.source) as span:
+        now = world.now()
+        evidence = await gather(finding, world, now)
+        decision = decide(finding, evidence, world.policy, now, lever)
+        decision = guard(decision, finding, evidence, world.policy)
+        span.set(verdict=decision.verdict, mode=decision.mode, vetoes=len(decision.vetoes))
+    measures.judged(finding, decision)
+    return evidence, decision
 
 
 async def respond(finding: Finding, world: World) -> Opened:

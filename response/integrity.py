@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from clients.stores import Conflict, CorruptRecord, Delete, Insert, Put, StoreError, Write
 from clients.terms import Unknown
+from response import measures
 from response.ledger import (
     Broken,
     Draft,
@@ -72,9 +73,11 @@ async def ensure_intact(
         try:
             if (broken := await recorded_break(store)) is not None:
                 once.found = None
+                measures.ledger_checked("broken")
                 return broken
             found = once.found or await _first_look(store, now)
         except StoreError as error:
+            measures.ledger_checked("unreadable")
             return Unknown(f"the ledger could not be checked: {error}")
         once.found = found if isinstance(found, Verified) else None
         return found
@@ -85,6 +88,7 @@ async def _first_look(store: Store, now: Callable[[], datetime]) -> Verified | B
     if witness is None:
         return await check_all(store, now=now)
     found = await _seen_twice(lambda: verify_from(store, witness))
+    measures.ledger_checked("broken" if isinstance(found, Broken) else "intact")
     if isinstance(found, Broken):
         await _record(store, found, now())
     return found
@@ -109,6 +113,7 @@ async def check_all(store: Store, *, now: Callable[[], datetime] = _utc_now) -> 
     """
     witness = await read_witness(store)
     found = await _seen_twice(lambda: verify(store, witness=witness))
+    measures.ledger_checked("broken" if isinstance(found, Broken) else "intact")
     if isinstance(found, Broken):
         await _record(store, found, now())
     elif found.entries:

@@ -35,6 +35,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from uuid import uuid4
 
+from clients import telemetry
 from clients.stores import (
     Conflict,
     CorruptRecord,
@@ -47,6 +48,8 @@ from clients.stores import (
     StoreOutcomeUnknown,
     Write,
 )
+from clients.telemetry.words import SpanName
+from response import measures
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -235,10 +238,13 @@ async def commit_with_entries(
         raise ValueError("a change of state is committed with the entry that records it")
     ids = [uuid4().hex for _ in drafts]
     pen = _pen(store)
-    async with pen.lock:
-        return await _append(
-            store, pen, writes, list(zip(ids, drafts, strict=True)), attempts=attempts, now=now
-        )
+    with telemetry.span(SpanName.LEDGER_COMMIT, writes=len(writes), entries=len(drafts)):
+        async with pen.lock:
+            entries = await _append(
+                store, pen, writes, list(zip(ids, drafts, strict=True)), attempts=attempts, now=now
+            )
+    measures.committed(entries)
+    return entries
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from clients import telemetry
 from clients.errors import ClientError
 from clients.stores import Conflict, Delete, Insert, Put, Record, Replace, Store, Write
 from clients.terms import NotAsked, ServicePrincipal, Unknown
@@ -640,6 +641,7 @@ def _first_record(
         if isinstance(evidence.owners, tuple)
         else (),
         would_contain=_would_contain(decision),
+        trace=telemetry.current(),
     )
 
 

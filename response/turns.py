@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from clients import telemetry
 from clients.stores import Conflict, Insert, Replace, Store, StoreError
+from clients.telemetry.words import QUOTA_WAITS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -60,8 +63,12 @@ class Turns:
 
     async def take(self) -> None:
         """Wait for a turn and take it. Raises: as ``try_take``."""
+        began = 0.0
         while (wait := await self.try_take()) is not None:
+            began = began or time.monotonic()
             await asyncio.sleep(wait.total_seconds())
+        if began:
+            telemetry.measure(QUOTA_WAITS, time.monotonic() - began)
 
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[Turn]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from clients.errors import ClientError
 from clients.stores import Conflict, Delete, Replace, Write
 from clients.terms import Kind, ObjectId, Unknown, object_id
-from response import acting, breaker, gathering, reach
+from response import acting, breaker, gathering, measures, reach
 from response.batches import Seen
 from response.containment import (
     CONTAINED,
@@ -132,6 +132,7 @@ async def verify_pending(world: World) -> list[Containment]:
         after = residual.get(verdict.id, verdict)
         written = await _write(after, etag, world) if after is not before else None
         if written is not None:
+            measures.verified(before, after)
             changed.append(written)
     return changed
 

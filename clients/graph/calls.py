@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from clients import retry
+from clients import retry, telemetry
 from clients.errors import (
     ClientError,
     Malformed,
@@ -26,6 +26,7 @@ from clients.errors import (
     from_status,
 )
 from clients.fields import text
+from clients.telemetry.words import SpanName
 from clients.terms import ObjectId, TenantId, object_id
 
 if TYPE_CHECKING:
@@ -231,7 +232,16 @@ class Beta:
 
 
 async def translated(what: str, call: Callable[[], Awaitable[T]], *, write: bool = False) -> T:
-    """Run one SDK call and turn whatever it raises into an error of ours, chained."""
+    """
+    Run one SDK call and turn whatever it raises into an error of ours, chained.
+
+    ``what`` is a phrase of ours, never put together from data: telemetry carries it.
+    """
+    with telemetry.call(SpanName.GRAPH_CALL, SERVICE, what):
+        return await _translated(what, call, write=write)
+
+
+async def _translated(what: str, call: Callable[[], Awaitable[T]], *, write: bool) -> T:
     import httpx
     from azure.core.exceptions import AzureError, ClientAuthenticationError
     from kiota_abstractions.api_error import APIError

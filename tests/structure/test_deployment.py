@@ -45,6 +45,7 @@ HEAVY = (
     "kiota_abstractions",
     "yaml",
     "tenacity",
+    "opentelemetry",
 )
 
 
