@@ -7,10 +7,12 @@ import re
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from clients.errors import BadRequest
 from clients.stores import StoreError
 from clients.terms import Unknown
 from detections.catalog import SweepGroup
 from detections.dormant import SIGN_IN_REPORT_PERMISSION
+from handlers import preflight
 from handlers.auth import Role, caller, require
 from handlers.http import Request, Response
 from response import gathering, integrity, ledger, notifying
@@ -42,7 +44,9 @@ _CLOCKS_DIFFER: Final = timedelta(minutes=5)
 async def readiness(request: Request, process: Process) -> Response:
     """``GET /api/readiness``: every precondition, each true, false or null (not known) with the reason."""
     require(caller(request, process.settings), Role.READ)
-    tables, baselines = await asyncio.gather(_tables(process), _baselines(process))
+    workspace, tables, baselines = await asyncio.gather(
+        _workspace(process.world), _tables(process), _baselines(process)
+    )
     checks = [
         await _permissions(process),
         await _policies(process.world),
@@ -51,6 +55,7 @@ async def readiness(request: Request, process: Process) -> Response:
         await _ledger(process.world),
         _protected(process),
         await _notifications(process),
+        *workspace,
         *tables,
         *baselines,
         *await _watermarks(process),
@@ -72,9 +77,8 @@ async def _permissions(process: Process) -> dict[str, Any]:
     if process.settings.sign_in_activity_report:
         needed.add(SIGN_IN_REPORT_PERMISSION)
     missing = sorted(needed - claims[1])
-    return _check(
-        "graph permissions", not missing, f"missing: {', '.join(missing)}" if missing else "all granted"
-    )
+    detail = f"missing: {', '.join(missing)}. {preflight.GRANT}" if missing else "all granted"
+    return _check("graph permissions", not missing, detail)
 
 
 async def _policies(world: World) -> dict[str, Any]:
@@ -87,7 +91,7 @@ async def _policies(world: World) -> dict[str, Any]:
     ]
     detail = f"{len(armed)} enabled, {len(reporting)} only reporting"
     if not armed:
-        detail += ". No policy blocks on high service principal risk: confirming would block nothing"
+        detail += f". No policy blocks on high service principal risk: confirming would block nothing. {preflight.ARM}"
     return _check("armed policies", bool(armed), detail)
 
 
@@ -124,7 +128,9 @@ def _protected(process: Process) -> dict[str, Any]:
     listed = process.world.policy.protected
     if listed is None:
         return _check(
-            "protected list", False, "AGENTBREAKER_PROTECTED_PRINCIPALS is empty: nothing is contained"
+            "protected list",
+            False,
+            "AGENTBREAKER_PROTECTED_PRINCIPALS is empty: nothing is contained. Write object ids, or the word none",
         )
     return _check("protected list", True, f"{len(listed)} principals")
 
@@ -138,6 +144,17 @@ async def _notifications(process: Process) -> dict[str, Any]:
         return _check("notifications", False, detail)
     configured = process.world.webhook is not None
     return _check("notifications", True, "none is undelivered" if configured else "no webhook is configured")
+
+
+async def _workspace(world: World) -> list[dict[str, Any]]:
+    """Say whether the workspace answers this identity, and whether its clock and ours agree."""
+    try:
+        async with asyncio.timeout(_ANSWER_WITHIN.total_seconds()), world.background:
+            found = await preflight.workspace(world)
+    except TimeoutError:
+        silent = f"no answer within {_ANSWER_WITHIN.seconds} seconds"
+        found = [preflight.Found("workspace", None, silent), preflight.Found("clocks", None, silent)]
+    return [_check(each.name, each.ok, each.detail) for each in found]
 
 
 async def _tables(process: Process) -> list[dict[str, Any]]:
@@ -159,9 +176,17 @@ async def _asked(kql: str, start: datetime, end: datetime, world: World) -> Rows
     """Ask the logs, behind what sweeps ask already and no longer than a caller of HTTP waits."""
     try:
         async with asyncio.timeout(_ANSWER_WITHIN.total_seconds()), world.background:
-            return await gathering.answered(world.logs.query(kql, start, end))
+            return await gathering.answered(_query(kql, start, end, world))
     except TimeoutError:
         return Unknown(f"no answer within {_ANSWER_WITHIN.seconds} seconds")
+
+
+async def _query(kql: str, start: datetime, end: datetime, world: World) -> Rows | Unknown:
+    try:
+        return await world.logs.query(kql, start, end)
+    except BadRequest as error:
+        # Our queries here name one table and nothing else that could be wrong.
+        return Unknown(f"{error}. {preflight.NO_TABLE}")
 
 
 async def _rows_in(table: str, world: World) -> bool | Unknown:

@@ -1,0 +1,82 @@
+"""What a first deployment gets wrong: the workspace, the right to query it, the clock. Each with what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from clients.errors import BadRequest, ClientError, NotFound, Refused
+
+if TYPE_CHECKING:
+    from response.world import World
+
+GRANT: Final = (
+    "Run python scripts/grant_permissions.py --plan, then --apply. A right counts with the next token, after up to 24 hours; "
+    "a restart of the app asks for one at once"
+)
+ARM: Final = (
+    "Run python -m workbench policies plan, then apply, and enable a policy once its reports are understood; "
+    "that needs Workload ID Premium"
+)
+NO_TABLE: Final = (
+    "The table is not in this workspace, or its plan is Basic or Auxiliary, which rules cannot query: "
+    "connect its source, or set its plan to Analytics"
+)
+# Tokens are refused from five minutes of difference on, and windows of rules are cut by our clock.
+_MOST_APART: Final = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One precondition: true, false or not known, with what was found and what to do."""
+
+    name: str
+    ok: bool | None
+    detail: str
+
+
+async def workspace(world: World) -> list[Found]:
+    """Ask the workspace for its time: says that it is there, that we may ask, and how far apart the clocks are."""
+    before = world.now()
+    try:
+        answer = await world.logs.query("print Now = now()", before - timedelta(hours=1), before)
+    except (Refused, NotFound, BadRequest) as error:
+        return [Found("workspace", False, _remedy(error)), _clocks_unknown()]
+    except ClientError as error:
+        return [Found("workspace", None, str(error)), _clocks_unknown()]
+    there = answer.rows[0][0] if answer.rows else None
+    return [Found("workspace", True, "answers this identity"), _clocks(before, there, world.now())]
+
+
+def _remedy(error: ClientError) -> str:
+    if isinstance(error, Refused):
+        return (
+            f"{error}: the app's identity may not query the workspace. Give it Log Analytics Data Reader there "
+            "(infra/roles/logs-reader.bicep); a new role takes some minutes. If it has the role, "
+            "AGENTBREAKER_WORKSPACE_ID names another workspace"
+        )
+    return (
+        f"{error}: AGENTBREAKER_WORKSPACE_ID names no workspace. It is the workspace's own id (customerId, a GUID on "
+        "its overview page), not its ARM id; deploying again writes it"
+    )
+
+
+def _clocks_unknown() -> Found:
+    return Found("clocks", None, "the workspace did not say what time it is there")
+
+
+def _clocks(before: datetime, there: object, after: datetime) -> Found:
+    """Compare with the nearer end of the call, so that a slow answer is no difference."""
+    if not isinstance(there, datetime):
+        return _clocks_unknown()
+    apart = max(before - there, there - after, timedelta(0))
+    if apart <= _MOST_APART:
+        return Found("clocks", True, "this app and the workspace agree on the time")
+    ahead = "ahead of" if before > there else "behind"
+    return Found(
+        "clocks",
+        False,
+        f"this app's clock is {int(apart.total_seconds()) // 60} minutes {ahead} the workspace's: windows of rules and "
+        "ages of evidence are wrong. In Azure restart the app; on a machine of your own set its clock by NTP",
+    )
