@@ -98,6 +98,58 @@ def test_loaded_files_exist_and_can_be_read(name):
             assert json.loads(text) if kind == "Json" else yaml.safe_load(text)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_no_name_is_declared_twice(name):
+    file = bicep.load(name)
+    kinds = ("parameter", "variable", "resource", "module")
+    declared = [node.named_children[0].text for kind in kinds for node in file.declarations(kind)]
+
+    assert len(declared) == len(set(declared))
+
+
+def waits_for(file):
+    """Module to the modules it waits for, by dependsOn or because it reads what they give."""
+    modules = {
+        node.named_children[0].text.decode(): node.text.decode() for node in file.declarations("module")
+    }
+    read = {v: set(re.findall(r"\b(\w+)\.outputs\.", str(file.variable(v)))) for v in file.names("variable")}
+    found = {}
+    for symbol, text in modules.items():
+        listed = {each.text for each in bicep.declared_in(file, symbol).body.get("dependsOn", [])}
+        through = set().union(
+            *(each for v, each in read.items() if re.search(rf": {v}$", text, re.MULTILINE))
+        )
+        found[symbol] = (set(re.findall(r"\b(\w+)\.outputs\.", text)) | listed | through) & set(modules)
+    return found
+
+
+def reached(symbol, waits):
+    direct = waits[symbol]
+    return direct.union(*(reached(each, waits) for each in direct))
+
+
+def groupless(file):
+    waits = waits_for(file)
+    made = re.compile(r"scope: resourceGroup\((appResourceGroup|playbookResourceGroup)\)")
+    nodes = {node.named_children[0].text.decode(): node.text.decode() for node in file.declarations("module")}
+    return [s for s, text in nodes.items() if made.search(text) and "groups" not in reached(s, waits)]
+
+
+def test_nothing_is_put_into_a_group_before_the_group_is_there():
+    assert groupless(bicep.load("main.bicep")) == []
+
+
+def test_a_module_that_does_not_wait_for_its_group_is_told():
+    file = bicep.load("main.bicep")
+    text = file.source.replace(
+        "    principalId: sentinelObjectId\n  }\n  dependsOn: [\n    groups\n  ]",
+        "    principalId: sentinelObjectId\n  }",
+    )
+    assert text != file.source
+
+    assert groupless(bicep.Bicep(text, file.path)) == ["playbookStarter"]
+
+
 def test_names_of_deployments_differ():
     names = [module.body["name"] for module in bicep.load("main.bicep").declared("module")]
 
