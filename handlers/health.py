@@ -44,12 +44,13 @@ _CLOCKS_DIFFER: Final = timedelta(minutes=5)
 async def readiness(request: Request, process: Process) -> Response:
     """``GET /api/readiness``: every precondition, each true, false or null (not known) with the reason."""
     require(caller(request, process.settings), Role.READ)
-    workspace, tables, baselines = await asyncio.gather(
-        _workspace(process.world), _tables(process), _baselines(process)
+    workspace, licence, tables, baselines = await asyncio.gather(
+        _workspace(process.world), preflight.licence(process.world), _tables(process), _baselines(process)
     )
     checks = [
         await _permissions(process),
         await _policies(process.world),
+        _check(licence.name, licence.ok, licence.detail),
         await _kill_switch(process.world),
         await _storm_brake(process.world),
         await _ledger(process.world),
@@ -60,7 +61,10 @@ async def readiness(request: Request, process: Process) -> Response:
         *baselines,
         *await _watermarks(process),
     ]
-    ready = all(check["ok"] is True for check in checks)
+    # The right to read licences is optional: not knowing is no reason not to be ready, knowing of none is.
+    ready = all(
+        check["ok"] is True or (check["name"] == licence.name and licence.ok is None) for check in checks
+    )
     return Response(200, {"ready": ready, "mode": process.world.policy.mode, "checks": checks})
 
 

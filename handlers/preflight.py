@@ -1,4 +1,4 @@
-"""What a first deployment gets wrong: the workspace, the right to query it, the clock. Each with what to do about it."""
+"""What a first deployment gets wrong: workspace, right to query it, clock, licence. Each with what to do about it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ NO_TABLE: Final = (
     "The table is not in this workspace, or its plan is Basic or Auxiliary, which rules cannot query: "
     "connect its source, or set its plan to Analytics"
 )
+# Service plan AAD_WRKLDID_P2, by name or id: several public licence detectors agree (facts/entra.md §8).
+_PREMIUM: Final = frozenset({"aad_wrkldid_p2", "7dc0e92d-bf15-401d-907e-0884efe7c760"})
 # Tokens are refused from five minutes of difference on, and windows of rules are cut by our clock.
 _MOST_APART: Final = timedelta(minutes=5)
 
@@ -47,6 +49,26 @@ async def workspace(world: World) -> list[Found]:
         return [Found("workspace", None, str(error)), _clocks_unknown()]
     there = answer.rows[0][0] if answer.rows else None
     return [Found("workspace", True, "answers this identity"), _clocks(before, there, world.now())]
+
+
+async def licence(world: World) -> Found:
+    """Say whether the tenant has Workload ID Premium. Not known where the app may not ask, which is optional."""
+    try:
+        plans = await world.graph.service_plans()
+    except Refused as error:
+        return Found(
+            "licence", None, f"{error}: LicenseAssignment.Read.All, which is optional, is not granted"
+        )
+    except ClientError as error:
+        return Found("licence", None, str(error))
+    if plans & _PREMIUM:
+        return Found("licence", True, "Workload ID Premium is provisioned")
+    return Found(
+        "licence",
+        False,
+        "no Workload ID Premium: no Conditional Access policy can block a workload identity by its risk, so confirming "
+        "blocks nobody. Buy or try it in the Entra admin center, under Billing",
+    )
 
 
 def _remedy(error: ClientError) -> str:

@@ -158,6 +158,7 @@ OPTIONAL_READ_PERMISSIONS: Final = {
     "IdentityRiskEvent.Read.All": "what Microsoft itself had detected, shown before an undo",
     "AgentIdentity.Read.All": "agent identities and their sponsors",
     "User.Read.All": "users that stand for agent identities",
+    "LicenseAssignment.Read.All": "whether the tenant has Workload ID Premium, in readiness",
 }
 
 

@@ -10,6 +10,7 @@ from desk_app import desk, identity
 from clients.errors import NotFound, Unavailable
 from handlers import health, preflight
 from handlers.http import Request
+from simtenant.tenant import TenantSettings
 
 
 async def asked(app, **changes):
@@ -89,3 +90,40 @@ async def test_an_empty_protected_list_says_what_to_write(app):
     )
 
     assert "the word none" in health._protected(process)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("licensed", "granted", "ok"), [(True, True, True), (False, True, False), (True, False, None)]
+)
+async def test_the_licence_is_told_where_the_app_may_ask(tmp_path, licensed, granted, ok):
+    async with desk(tmp_path, tenant=TenantSettings(licensed=licensed), armed=False) as app:
+        if not granted:
+            app.estate.app.app_roles -= {"LicenseAssignment.Read.All"}
+        found = await preflight.licence(app.process.world)
+
+    assert found.ok is ok
+    assert ("Workload ID Premium" in found.detail) is granted
+
+
+async def test_a_licence_that_may_not_be_asked_for_does_not_make_the_app_unready(app, monkeypatch):
+    fine = {"ok": True, "detail": ""}
+    for name in ("_permissions", "_policies", "_kill_switch", "_storm_brake", "_ledger", "_notifications"):
+        monkeypatch.setattr(health, name, returning({"name": name, **fine}))
+    for name in ("_workspace", "_tables", "_baselines", "_watermarks"):
+        monkeypatch.setattr(health, name, returning([]))
+    ready = {}
+    for ok in (True, None, False):
+        monkeypatch.setattr(preflight, "licence", returning(preflight.Found("licence", ok, "")))
+        answer = await health.readiness(
+            Request("GET", {}, {}, identity("Containment.Read"), b""), app.process
+        )
+        ready[ok] = answer.body["ready"]
+
+    assert ready == {True: True, None: True, False: False}
+
+
+def returning(value):
+    async def answer(*_):
+        return value
+
+    return answer
