@@ -27,13 +27,10 @@ class ArmCalls:
         self._base_url, self._credential, self._http = base_url, credential, http
 
     async def _read(self, method: str, path: str, what: str) -> dict[str, Any]:
-        return self._object(await self._answer(method, path, what), what)
-
-    async def _answer(self, method: str, path: str, what: str) -> httpx.Response:
-        """Read with retries; the whole answer, for what stands in its headers."""
+        """Read, with retries."""
         async for attempt in retry.reads(within=_WITHIN):
             with attempt:
-                return await self._request(method, path, what, None)
+                return self._object(await self._request(method, path, what, None), what)
         raise AssertionError("tenacity ends in a result or an error")  # pragma: no cover
 
     async def _send(self, method: str, path: str, what: str, body: dict[str, Any]) -> dict[str, Any]:

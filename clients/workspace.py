@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from clients.arm import ArmCalls
 from clients.errors import Malformed
 
-if TYPE_CHECKING:
-    from datetime import datetime
-
 SERVICE: Final = "Resource Manager"
 ANALYTICS: Final = "Analytics"
-
-
-@dataclass(frozen=True, slots=True)
-class Workspace:
-    """``workspace_id`` is the GUID that queries name; ``there`` is the service's clock when it answered, if it said."""
-
-    workspace_id: str
-    there: datetime | None
 
 
 class WorkspaceClient(ArmCalls):
@@ -34,17 +21,20 @@ class WorkspaceClient(ArmCalls):
     service = SERVICE
     api_version = "2025-07-01"
 
-    async def workspace(self, resource_id: str) -> Workspace:
-        """Read the workspace. Raises: NotFound; Refused; Throttled, Unavailable, NotSent after the retries; Malformed."""
-        answer = await self._answer("GET", resource_id, "read workspace")
-        properties = self._object(answer, "read workspace").get("properties")
+    async def workspace_id(self, resource_id: str) -> str:
+        """
+        Read the GUID that queries name a workspace by.
+
+        Raises: NotFound; Refused; Throttled, Unavailable, NotSent after the retries; Malformed.
+        """
+        properties = (await self._read("GET", resource_id, "read workspace")).get("properties")
         found = properties.get("customerId") if isinstance(properties, dict) else None
         if not isinstance(found, str):
             raise Malformed(SERVICE, "workspace without customerId")
-        return Workspace(found.lower(), _time(answer.headers.get("Date", "")))
+        return found.lower()
 
     async def plans(self, resource_id: str) -> dict[str, str]:
-        """Read which plan each table is on: Analytics, Basic or Auxiliary. Raises: as ``workspace``."""
+        """Read which plan each table is on: Analytics, Basic or Auxiliary. Raises: as ``workspace_id``."""
         found = (await self._read("GET", f"{resource_id}/tables", "list tables")).get("value")
         if not isinstance(found, list):
             raise Malformed(SERVICE, "list of tables without value")
@@ -55,11 +45,3 @@ class WorkspaceClient(ArmCalls):
                 raise Malformed(SERVICE, "table without name or properties")
             plans[item["name"]] = str(properties.get("plan") or "")
         return plans
-
-
-def _time(text: str) -> datetime | None:
-    """Parse the Date header; None where it is none. The header has whole seconds."""
-    try:
-        return parsedate_to_datetime(text)
-    except ValueError:
-        return None

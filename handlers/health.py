@@ -7,14 +7,14 @@ import re
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from clients.errors import BadRequest
 from clients.stores import StoreError
 from clients.terms import Unknown
 from detections.catalog import SweepGroup
 from detections.dormant import SIGN_IN_REPORT_PERMISSION
-from handlers import tenant_checks
+from handlers import preflight
 from handlers.auth import Role, caller, require
 from handlers.http import Request, Response
-from handlers.tenant_checks import check
 from response import gathering, integrity, ledger, notifying
 from response.levers import CONFIRM_AGENT_COMPROMISED, LEVERS, READ_PERMISSIONS
 
@@ -39,47 +39,52 @@ _BEHIND: Final = {
     SweepGroup.BASELINE: timedelta(hours=4),
 }
 _ANSWER_WITHIN: Final = timedelta(seconds=45)
+_CLOCKS_DIFFER: Final = timedelta(minutes=5)
 
 
 async def readiness(request: Request, process: Process) -> Response:
     """``GET /api/readiness``: every precondition, each true, false or null (not known) with the reason."""
     require(caller(request, process.settings), Role.READ)
-    tables, baselines, of_workspace, licence = await asyncio.gather(
+    workspace, others, tables, baselines = await asyncio.gather(
+        _workspace(process.world),
+        asyncio.gather(preflight.licence(process.world), preflight.settings_agree(process)),
         _tables(process),
         _baselines(process),
-        tenant_checks.workspace(process, process.world.now()),
-        tenant_checks.licence(process),
     )
     checks = [
         await _permissions(process),
-        licence,
-        *of_workspace,
         *await _policies(process.world),
+        *(_check(each.name, each.ok, each.detail) for each in others),
         await _kill_switch(process.world),
         await _storm_brake(process.world),
         await _ledger(process.world),
         _protected(process),
         await _notifications(process),
+        *workspace,
         *tables,
         *baselines,
         *await _watermarks(process),
     ]
-    ready = not any(tenant_checks.is_in_the_way(found) for found in checks)
+    ready = all(found["ok"] is True or preflight.may_stay_unknown(found) for found in checks)
     return Response(200, {"ready": ready, "mode": process.world.policy.mode, "checks": checks})
+
+
+def _check(name: str, ok: bool | None, detail: str) -> dict[str, Any]:
+    """Give one line of readiness: true, false, or null where it is not known."""
+    return {"name": name, "ok": ok, "detail": detail}
 
 
 async def _permissions(process: Process) -> dict[str, Any]:
     claims = await gathering.answered(process.world.graph.own_claims())
     if isinstance(claims, Unknown):
-        return check("graph permissions", None, claims.why)
+        return _check("graph permissions", None, claims.why)
     switched_on = [LEVERS[name] for name in sorted(process.world.policy.levers)]
     needed = {*READ_PERMISSIONS, *(right for lever in switched_on for right in lever.permissions)}
     if process.settings.sign_in_activity_report:
         needed.add(SIGN_IN_REPORT_PERMISSION)
     missing = sorted(needed - claims[1])
-    return check(
-        "graph permissions", not missing, f"missing: {', '.join(missing)}" if missing else "all granted"
-    )
+    detail = f"missing: {', '.join(missing)}. {preflight.GRANT}" if missing else "all granted"
+    return _check("graph permissions", not missing, detail)
 
 
 async def _policies(world: World) -> list[dict[str, Any]]:
@@ -88,7 +93,7 @@ async def _policies(world: World) -> list[dict[str, Any]]:
     names = ("armed policies", "armed policies for agents") if for_agents else ("armed policies",)
     policies = await gathering.answered(gathering.current_policies(world))
     if isinstance(policies, Unknown):
-        return [check(name, None, policies.why) for name in names]
+        return [_check(name, None, policies.why) for name in names]
     on_high_risk = (
         ("service principal", [p for p in policies if "high" in p.risk_levels]),
         ("agent", [p for p in policies if "high" in p.agent_risk_levels]),
@@ -101,15 +106,15 @@ def _armed(name: str, whose: str, on_high_risk: Sequence[Policy]) -> dict[str, A
     reporting = [p for p in on_high_risk if p.state == "enabledForReportingButNotEnforced"]
     detail = f"{len(armed)} enabled, {len(reporting)} only reporting"
     if not armed:
-        detail += f". No policy blocks on high {whose} risk: confirming would block nothing (docs/conditional-access.md)"
-    return check(name, bool(armed), detail)
+        detail += f". No policy blocks on high {whose} risk: confirming would block nothing. {preflight.ARM}"
+    return _check(name, bool(armed), detail)
 
 
 async def _kill_switch(world: World) -> dict[str, Any]:
     stopped = await gathering.answered(gathering.kill_switch_stopped(world.store))
     if isinstance(stopped, Unknown):
-        return check("kill switch", None, stopped.why)
-    return check(
+        return _check("kill switch", None, stopped.why)
+    return _check(
         "kill switch", not stopped, "stopped: no lever is pulled" if stopped else "levers may be pulled"
     )
 
@@ -117,41 +122,54 @@ async def _kill_switch(world: World) -> dict[str, Any]:
 async def _storm_brake(world: World) -> dict[str, Any]:
     tripped = await gathering.answered(gathering.reason_in(gathering.BRAKE_TRIPPED, world.store))
     if isinstance(tripped, Unknown):
-        return check("storm brake", None, tripped.why)
+        return _check("storm brake", None, tripped.why)
     detail = (
         f"tripped: {tripped}. Everything waits for a person; PUT /api/killswitch stopped=false releases it"
     )
-    return check("storm brake", not tripped, detail if tripped else "not tripped")
+    return _check("storm brake", not tripped, detail if tripped else "not tripped")
 
 
 async def _ledger(world: World) -> dict[str, Any]:
     try:
         result = await integrity.recorded_break(world.store) or await integrity.verify_tail(world.store)
     except StoreError as error:
-        return check("ledger", None, str(error))
+        return _check("ledger", None, str(error))
     if isinstance(result, ledger.Broken):
-        return check("ledger", False, f"broken at entry {result.number}: {result.why}")
-    return check("ledger", True, f"{result.entries} entries, chain intact")
+        return _check("ledger", False, f"broken at entry {result.number}: {result.why}")
+    return _check("ledger", True, f"{result.entries} entries, chain intact")
 
 
 def _protected(process: Process) -> dict[str, Any]:
     listed = process.world.policy.protected
     if listed is None:
-        return check(
-            "protected list", False, "AGENTBREAKER_PROTECTED_PRINCIPALS is empty: nothing is contained"
+        return _check(
+            "protected list",
+            False,
+            "AGENTBREAKER_PROTECTED_PRINCIPALS is empty: nothing is contained. Write object ids, or the word none",
         )
-    return check("protected list", True, f"{len(listed)} principals")
+    return _check("protected list", True, f"{len(listed)} principals")
 
 
 async def _notifications(process: Process) -> dict[str, Any]:
     letters = await gathering.answered(notifying.dead_letters(process.world))
     if isinstance(letters, Unknown):
-        return check("notifications", None, letters.why)
+        return _check("notifications", None, letters.why)
     if letters:
         detail = f"{len(letters)} could not be delivered to the webhook: GET /api/notifications"
-        return check("notifications", False, detail)
+        return _check("notifications", False, detail)
     configured = process.world.webhook is not None
-    return check("notifications", True, "none is undelivered" if configured else "no webhook is configured")
+    return _check("notifications", True, "none is undelivered" if configured else "no webhook is configured")
+
+
+async def _workspace(world: World) -> list[dict[str, Any]]:
+    """Say whether the workspace answers this identity, and whether its clock and ours agree."""
+    try:
+        async with asyncio.timeout(_ANSWER_WITHIN.total_seconds()), world.background:
+            found = await preflight.workspace(world)
+    except TimeoutError:
+        silent = f"no answer within {_ANSWER_WITHIN.seconds} seconds"
+        found = [preflight.Found("workspace", None, silent), preflight.Found("clocks", None, silent)]
+    return [_check(each.name, each.ok, each.detail) for each in found]
 
 
 async def _tables(process: Process) -> list[dict[str, Any]]:
@@ -164,7 +182,7 @@ async def _tables(process: Process) -> list[dict[str, Any]]:
     rules = process.rules
     tables = sorted({table for rule in rules for table in (*rule.required_tables, *rule.any_of_tables)})
     answers, plans = await asyncio.gather(
-        asyncio.gather(*(_rows_in(table, process.world) for table in tables)), tenant_checks.plans(process)
+        asyncio.gather(*(_rows_in(table, process.world) for table in tables)), preflight.plans(process)
     )
     rows = dict(zip(tables, answers, strict=True))
     return [_sees(rule, rows, plans) for rule in rules]
@@ -174,9 +192,17 @@ async def _asked(kql: str, start: datetime, end: datetime, world: World) -> Rows
     """Ask the logs, behind what sweeps ask already and no longer than a caller of HTTP waits."""
     try:
         async with asyncio.timeout(_ANSWER_WITHIN.total_seconds()), world.background:
-            return await gathering.answered(world.logs.query(kql, start, end))
+            return await gathering.answered(_query(kql, start, end, world))
     except TimeoutError:
         return Unknown(f"no answer within {_ANSWER_WITHIN.seconds} seconds")
+
+
+async def _query(kql: str, start: datetime, end: datetime, world: World) -> Rows | Unknown:
+    try:
+        return await world.logs.query(kql, start, end)
+    except BadRequest as error:
+        # Our queries here name one table and nothing else that could be wrong.
+        return Unknown(f"{error}. {preflight.NO_TABLE}")
 
 
 async def _rows_in(table: str, world: World) -> bool | Unknown:
@@ -190,20 +216,20 @@ def _sees(rule: Rule, rows: Mapping[str, bool | Unknown], plans: Mapping[str, st
     name = f"tables of {rule.id}"
     if elsewhere := [table for table in rule.required_tables if table in plans]:
         which = ", ".join(f"{table} is on plan {plans[table]}" for table in elsewhere)
-        return check(name, False, f"{which}: no rule can read it there. Put it on plan Analytics")
+        return _check(name, False, f"{which}: no rule can read it there. Put it on plan Analytics")
     unread = [(t, answer.why) for t in rule.required_tables if isinstance(answer := rows[t], Unknown)]
     if unread:
         why = "; ".join(f"{table}: {why}" for table, why in unread)
-        return check(
+        return _check(
             name, None, f"{why}. Where the table is not in the workspace: {rule.when_table_missing.strip()}"
         )
     if empty := [table for table in rule.required_tables if rows[table] is False]:
-        return check(
+        return _check(
             name, False, f"no rows of the last day in {', '.join(empty)}. {rule.when_table_missing.strip()}"
         )
     if rule.any_of_tables and all(isinstance(rows[table], Unknown) for table in rule.any_of_tables):
-        return check(name, None, f"none of {', '.join(rule.any_of_tables)} could be queried")
-    return check(name, True, "its tables can be queried and have rows")
+        return _check(name, None, f"none of {', '.join(rule.any_of_tables)} could be queried")
+    return _check(name, True, "its tables can be queried and have rows")
 
 
 async def _baselines(process: Process) -> list[dict[str, Any]]:
@@ -224,11 +250,11 @@ async def _baseline(table: str, readers: Sequence[str], world: World) -> dict[st
     # TimeGenerated is when a summary was written: a day's is written after it, so the span reaches every newer bin.
     answer = await _asked(f"{table}\n| summarize Newest = max(BinStart)", now - allowed, now, world)
     if isinstance(answer, Unknown):
-        return check(name, None, f"{answer.why}. If the table does not exist, {lost}")
+        return _check(name, None, f"{answer.why}. If the table does not exist, {lost}")
     newest = answer.rows[0][0] if answer.rows else None
     if not isinstance(newest, datetime) or now - newest > allowed:
-        return check(name, False, f"no summary of the last {_span(allowed)}: {lost}")
-    return check(name, True, f"newest summary is of {newest:%Y-%m-%d %H:%M}, read by {', '.join(readers)}")
+        return _check(name, False, f"no summary of the last {_span(allowed)}: {lost}")
+    return _check(name, True, f"newest summary is of {newest:%Y-%m-%d %H:%M}, read by {', '.join(readers)}")
 
 
 async def _watermarks(process: Process) -> list[dict[str, Any]]:
@@ -240,24 +266,24 @@ async def _watermark(rule: Rule, world: World) -> dict[str, Any]:
     name = f"rule {rule.id}"
     record = await gathering.answered(world.store.get(f"watermark:{rule.id}"))
     if isinstance(record, Unknown):
-        return check(name, None, record.why)
+        return _check(name, None, record.why)
     if record is None:
-        return check(name, False, "has not run yet")
+        return _check(name, False, "has not run yet")
     try:
         until = datetime.fromisoformat(record.body["until"])
         age = world.now() - until
     except (KeyError, TypeError, ValueError) as error:
-        return check(name, None, f"its watermark is unreadable ({type(error).__name__})")
-    if age < -tenant_checks.CLOCKS_DIFFER:
-        return check(
+        return _check(name, None, f"its watermark is unreadable ({type(error).__name__})")
+    if age < -_CLOCKS_DIFFER:
+        return _check(
             name,
             False,
             f"looked until {until.isoformat()}, which is yet to come: until then it sees what is new, and nothing is caught up",
         )
     detail = f"looked until {until.isoformat()}, {_span(max(age, timedelta(0)))} ago"
     if age > _BEHIND[rule.sweep]:
-        return check(name, False, f"{detail}; its timer ({rule.sweep}) should have brought it further")
-    return check(name, True, detail)
+        return _check(name, False, f"{detail}; its timer ({rule.sweep}) should have brought it further")
+    return _check(name, True, detail)
 
 
 def _span(span: timedelta) -> str:

@@ -661,6 +661,9 @@ module playbookLock 'modules/lock.bicep' = if (lockGroups) {
   ]
 }
 
+@description('Where azd deploys to: two groups carry its tag.')
+output AZURE_RESOURCE_GROUP string = appResourceGroup
+
 @description('Host name of the app.')
 output AGENTBREAKER_HOST string = app.outputs.host
 

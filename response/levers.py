@@ -157,8 +157,8 @@ OPTIONAL_READ_PERMISSIONS: Final = {
     "RoleManagement.Read.Directory": "directory roles",
     "IdentityRiskEvent.Read.All": "what Microsoft itself had detected, shown before an undo",
     "AgentIdentity.Read.All": "agent identities and their sponsors",
-    "LicenseAssignment.Read.All": "whether the tenant has the licence that confirming needs",
     "User.Read.All": "users that stand for agent identities",
+    "LicenseAssignment.Read.All": "whether the tenant has Workload ID Premium, in readiness",
 }
 
 

@@ -26,6 +26,24 @@ class Access(GraphCalls):
         builder = self._graph.identity.conditional_access.policies
         return tuple(policy_from_graph(item) for item in await self._read_all("list policies", builder))
 
+    async def service_plans(self) -> frozenset[str]:
+        """
+        Read which service plans the tenant's licences give and have provisioned: names and ids, in lower case.
+
+        Permission: LicenseAssignment.Read.All. Raises: Refused; Throttled; Unavailable; Malformed.
+        Source: Graph v1.0 "List subscribedSkus".
+        """
+        what = "list licences"
+        plans = [
+            plan
+            for sku in await self._read_all(what, self._graph.subscribed_skus, paced=False)
+            for plan in _listed(sku.get("servicePlans"), what)
+            if plan.get("provisioningStatus") == "Success"
+        ]
+        return frozenset(
+            text(plan, field).lower() for plan in plans for field in ("servicePlanName", "servicePlanId")
+        )
+
     async def what_if(
         self,
         principal: ServicePrincipal,
@@ -64,6 +82,12 @@ class Access(GraphCalls):
         if found.get("@odata.nextLink"):
             raise Malformed(SERVICE, f"{what}: more than one page")
         return tuple(_what_if(one) for one in results)
+
+
+def _listed(value: object, what: str) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise Malformed(SERVICE, f"{what}: no list of service plans")
+    return value
 
 
 def _what_if(found: Mapping[str, Any]) -> WhatIf:

@@ -130,21 +130,6 @@ class Inventory(Directory):
             raise Malformed(SERVICE, "service principal without app roles")
         return {text(role, "id").lower(): text(role, "value") for role in found if text(role, "value")}
 
-    async def service_plans(self) -> frozenset[str]:
-        """
-        Read which service plans the tenant has, by name in upper case, as far as they are provisioned.
-
-        Raises: Refused (needs LicenseAssignment.Read.All); Throttled, Unavailable after the retries; Malformed.
-        Source: Graph v1.0 "List subscribedSkus".
-        """
-        found = await self._read_all("list licences", self._graph.subscribed_skus, paced=False)
-        plans = [plan for sku in found for plan in sku.get("servicePlans") or [] if isinstance(plan, dict)]
-        return frozenset(
-            text(plan, "servicePlanName").upper()
-            for plan in plans
-            if plan.get("provisioningStatus") == "Success"
-        )
-
     async def sign_in_activities(self) -> dict[AppId, datetime]:
         """
         Read when each application was last used, by appId, from a report that exists in beta only.

@@ -151,11 +151,11 @@ var warm = [
   }
 ]
 var named = [
-  for (range, at) in allowedIpRanges: {
+  for (addresses, at) in allowedIpRanges: {
     name: 'caller-${at}'
     action: 'Allow'
     priority: 100 + at
-    ipAddress: range
+    ipAddress: addresses
   }
 ]
 var logicApps = [

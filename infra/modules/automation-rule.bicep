@@ -20,6 +20,10 @@ resource workspace 'Microsoft.OperationalInsights/workspaces@2025-07-01' existin
   name: workspaceName
 }
 
+var ruleIds = [
+  for rule in rules: extensionResourceId(workspace.id, 'Microsoft.SecurityInsights/alertRules', rule.name)
+]
+
 resource runPlaybook 'Microsoft.SecurityInsights/automationRules@2025-09-01' = {
   scope: workspace
   name: guid(workspace.id, 'agentbreaker')
@@ -36,9 +40,7 @@ resource runPlaybook 'Microsoft.SecurityInsights/automationRules@2025-09-01' = {
           conditionProperties: {
             propertyName: 'IncidentRelatedAnalyticRuleIds'
             operator: 'Contains'
-            propertyValues: [
-              for rule in rules: extensionResourceId(workspace.id, 'Microsoft.SecurityInsights/alertRules', rule.name)
-            ]
+            propertyValues: ruleIds
           }
         }
       ]

@@ -76,8 +76,8 @@ resource playbook 'Microsoft.Logic/workflows@2019-05-01' = {
     accessControl: {
       contents: {
         allowedCallerIpAddresses: [
-          for range in runHistoryRanges: {
-            addressRange: range
+          for addresses in runHistoryRanges: {
+            addressRange: addresses
           }
         ]
       }

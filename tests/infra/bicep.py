@@ -182,6 +182,12 @@ def _declared(node) -> Declared:
     )
 
 
+def declared_in(file: Bicep, symbol: str) -> Declared:
+    """A module by its symbol."""
+    (found,) = (each for each in file.declared("module") if each.symbol == symbol)
+    return found
+
+
 def unresolved(file: Bicep) -> list[str]:
     """Names that nothing declares, and functions that are not among those known here."""
     known = set().union(*(file.names(kind) for kind in ("parameter", "variable", "resource", "module")))

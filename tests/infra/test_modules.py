@@ -14,7 +14,11 @@ import yaml
 SHARED = Path(os.environ.get("AGENTDESK_SHARED", bicep.ROOT.parent / "shared"))
 CHECKER = SHARED / "tools" / "check_bicep.py"
 FILES = bicep.files()
+RULES = json.loads((bicep.INFRA / "sentinel" / "rules.json").read_text())
 LOADED = re.compile(r"load(Json|Text|Yaml)Content\('([^']+)'\)")
+needs_types = pytest.mark.skipif(
+    not CHECKER.is_file(), reason=f"NOT RUN: {CHECKER} is absent (set AGENTDESK_SHARED)"
+)
 # Kinds and streams are open lists in the published types, and these two are not on them.
 WARNINGS = ("rule.kind: 'Direct'", "streams[]: 'Custom-AgentbreakerAudit_CL'")
 
@@ -94,6 +98,58 @@ def test_loaded_files_exist_and_can_be_read(name):
             assert json.loads(text) if kind == "Json" else yaml.safe_load(text)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_no_name_is_declared_twice(name):
+    file = bicep.load(name)
+    kinds = ("parameter", "variable", "resource", "module")
+    declared = [node.named_children[0].text for kind in kinds for node in file.declarations(kind)]
+
+    assert len(declared) == len(set(declared))
+
+
+def waits_for(file):
+    """Module to the modules it waits for, by dependsOn or because it reads what they give."""
+    modules = {
+        node.named_children[0].text.decode(): node.text.decode() for node in file.declarations("module")
+    }
+    read = {v: set(re.findall(r"\b(\w+)\.outputs\.", str(file.variable(v)))) for v in file.names("variable")}
+    found = {}
+    for symbol, text in modules.items():
+        listed = {each.text for each in bicep.declared_in(file, symbol).body.get("dependsOn", [])}
+        through = set().union(
+            *(each for v, each in read.items() if re.search(rf": {v}$", text, re.MULTILINE))
+        )
+        found[symbol] = (set(re.findall(r"\b(\w+)\.outputs\.", text)) | listed | through) & set(modules)
+    return found
+
+
+def reached(symbol, waits):
+    direct = waits[symbol]
+    return direct.union(*(reached(each, waits) for each in direct))
+
+
+def groupless(file):
+    waits = waits_for(file)
+    made = re.compile(r"scope: resourceGroup\((appResourceGroup|playbookResourceGroup)\)")
+    nodes = {node.named_children[0].text.decode(): node.text.decode() for node in file.declarations("module")}
+    return [s for s, text in nodes.items() if made.search(text) and "groups" not in reached(s, waits)]
+
+
+def test_nothing_is_put_into_a_group_before_the_group_is_there():
+    assert groupless(bicep.load("main.bicep")) == []
+
+
+def test_a_module_that_does_not_wait_for_its_group_is_told():
+    file = bicep.load("main.bicep")
+    text = file.source.replace(
+        "    principalId: sentinelObjectId\n  }\n  dependsOn: [\n    groups\n  ]",
+        "    principalId: sentinelObjectId\n  }",
+    )
+    assert text != file.source
+
+    assert groupless(bicep.Bicep(text, file.path)) == ["playbookStarter"]
+
+
 def test_names_of_deployments_differ():
     names = [module.body["name"] for module in bicep.load("main.bicep").declared("module")]
 
@@ -125,16 +181,85 @@ def test_azd_finds_the_app_by_its_tag():
 
     assert project["services"] == {"api": {"project": ".", "language": "python", "host": "function"}}
     assert "'azd-service-name': 'api'" in app.body["params"]["tags"].text
+    assert "AZURE_RESOURCE_GROUP" in bicep.load("main.bicep").names("output")
     assert project["infra"] == {"provider": "bicep", "path": "infra", "module": "main"}
 
 
-@pytest.mark.skipif(not CHECKER.is_file(), reason=f"NOT RUN: {CHECKER} is absent (set AGENTDESK_SHARED)")
+def literal(value):
+    """Write a value as Bicep would."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case str():
+            # As long as it is, but in one line and with nothing to put in.
+            return "'" + re.sub(r"[\\\n'$]", "_", value) + "'"
+        case list():
+            return "[\n" + "".join(f"{literal(item)}\n" for item in value) + "]"
+        case dict():
+            return "{\n" + "".join(f"{name}: {literal(item)}\n" for name, item in value.items()) + "}"
+    raise TypeError(value)
+
+
+def rules_as_bicep():
+    return "".join(
+        f"resource rule{at} 'Microsoft.SecurityInsights/alertRules@2025-09-01' = "
+        + literal(
+            {
+                "name": rule["name"],
+                "kind": rule["kind"],
+                "properties": {**rule["properties"], "enabled": True},
+            }
+        )
+        + "\n"
+        for at, rule in enumerate(RULES)
+    )
+
+
+def checked(path):
+    done = subprocess.run(
+        [sys.executable, str(CHECKER), str(path)], check=False, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout.splitlines()
+
+
+@needs_types
+def test_the_values_of_every_analytics_rule_fit_the_published_type(tmp_path):
+    """In the module they are expressions, which the checker of types cannot see through."""
+    file = tmp_path / "rules.bicep"
+    file.write_text(rules_as_bicep())
+
+    assert checked(file) == (
+        0,
+        [f"1 files, {len(RULES)} resources checked, 0 findings"],
+    )
+
+
+@needs_types
+@pytest.mark.parametrize(
+    ("written", "instead", "told"),
+    [
+        ("'CredentialAccess'", "'CredentialTheft'", "'CredentialTheft' is not one of"),
+        ("triggerThreshold: 0", "triggerThreshold: '0'", "string where IntegerType expected"),
+        ("suppressionEnabled", "suppresionEnabled", "unknown property"),
+    ],
+)
+def test_a_rule_that_does_not_fit_is_told(tmp_path, written, instead, told):
+    file = tmp_path / "rules.bicep"
+    text = rules_as_bicep()
+    assert written in text
+    file.write_text(text.replace(written, instead, 1))
+
+    _, findings = checked(file)
+
+    assert any(told in line for line in findings)
+
+
+@needs_types
 def test_every_resource_fits_azures_published_types():
-    command = [sys.executable, str(CHECKER), str(bicep.INFRA)]
+    status, (*findings, summary) = checked(bicep.INFRA)
 
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-
-    *findings, summary = done.stdout.splitlines()
-    assert done.returncode == 0, done.stdout
+    assert status == 0, findings
     assert [line for line in findings if not any(known in line for known in WARNINGS)] == []
     assert int(re.match(r"\d+ files, (\d+) resources", summary)[1]) >= 30

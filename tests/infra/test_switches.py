@@ -169,3 +169,12 @@ def test_no_file_writes_a_key_or_a_password():
         assert not re.search(
             r"listKeys|AccountKey=|SharedAccessKey|@secure\(\)|password:", bicep.load(name).source
         )
+
+
+@pytest.mark.parametrize("page", ["hardening.md", "deploy.md"])
+def test_files_that_the_page_names_are_there(page):
+    text = (bicep.ROOT / "docs" / page).read_text()
+    named = re.findall(r"`((?:infra|handlers|response|detections|clients|tests|\.github)/[\w./-]+)`", text)
+
+    assert named
+    assert [path for path in named if not (bicep.ROOT / path).exists()] == []

@@ -56,11 +56,14 @@ def test_bicep_passes_on_every_property_of_every_rule():
 
 
 def test_the_automation_rule_names_the_rules_by_id():
-    body = bicep.load("modules/automation-rule.bicep").resource("runPlaybook")["properties"]
+    file = bicep.load("modules/automation-rule.bicep")
+    body = file.resource("runPlaybook")["properties"]
     (condition,) = body["triggeringLogic"]["conditions"]
 
     assert condition["conditionProperties"]["propertyName"] == "IncidentRelatedAnalyticRuleIds"
-    assert "rule.name" in str(condition["conditionProperties"]["propertyValues"])
+    assert condition["conditionProperties"]["propertyValues"] == bicep.Expression("ruleIds")
+    assert "for rule in rules: extensionResourceId(workspace.id" in str(file.variable("ruleIds"))
+    assert file.variable("rules") == bicep.Expression("loadJsonContent('../sentinel/rules.json')")
     assert [action["actionType"] for action in body["actions"]] == ["RunPlaybook"]
 
 

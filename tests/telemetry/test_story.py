@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from datetime import timedelta
 
 import pytest
 from azure.monitor.opentelemetry.exporter.export.metrics._exporter import (
@@ -19,7 +18,7 @@ from clients.telemetry import azure, words
 from clients.telemetry.otel import OtelBackend
 from clients.telemetry.words import SpanName
 from handlers import edge
-from response.turns import Turns
+from response import turns
 from simtenant.faults import Fault  # noqa: F401  # the kind of fault used below
 
 SETTLES = 3
@@ -249,10 +248,10 @@ async def test_a_sweep_measures_watermarks_queries_and_partial_answers(app, hear
 async def test_waiting_for_the_tenants_turn_is_measured(app, heard):
     # However slow the machine is: what passes between two takers is said here.
     now = app.process.world.now()
-    seen = iter([now, now + timedelta(seconds=0.9), now + timedelta(seconds=2)])
-    turns = Turns(app.process.world.store, lambda: next(seen))
-    await turns.take()
-    await turns.take()
+    seen = iter([now, now + turns.INTERVAL / 2, now + 2 * turns.INTERVAL])
+    taking = turns.Turns(app.process.world.store, lambda: next(seen))
+    await taking.take()
+    await taking.take()
 
     assert heard.count(words.QUOTA_WAITS) == 1
     ((_, point),) = heard.points(words.QUOTA_WAITS)
