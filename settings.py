@@ -268,6 +268,7 @@ class Setting:
 
 
 P: Final = "AGENTBREAKER_"
+TELEMETRY_SETTING: Final = "APPLICATIONINSIGHTS_CONNECTION_STRING"
 SETTINGS: Final = (
     Setting(P + "MODE", "mode", "observe", "observe: decide and record, touch nothing. approve: automatic findings wait for a person. enforce: contain.", _mode),
     Setting(P + "RULE_MODES", "rule_modes", "", "Modes of single rules, AG-07=observe,AG-08=approve. The more careful of rule and global mode wins.", _rule_modes),
@@ -313,7 +314,7 @@ SETTINGS: Final = (
     Setting(P + "DORMANT_AFTER_DAYS", "dormant_after", "90", "Days without a sign-in after which a principal that can still act is reported.", _days(7, 365)),
     Setting(P + "SIGN_IN_ACTIVITY_REPORT", "sign_in_activity_report", "false", "true: the dormant sweep also reads Graph's beta report servicePrincipalSignInActivities (AuditLog.Read.All). While it is refused nothing is proposed but to watch.", _yes_or_no),
     Setting("WEBSITE_AUTH_ENABLED", "easy_auth", "", "Written by the platform, never by you: says that Easy Auth checks callers. Anything but True and every call is refused.", _is_true),
-    Setting("APPLICATIONINSIGHTS_CONNECTION_STRING", "app_insights", "", "Written by the deployment: the Application Insights resource that telemetry goes to (docs/telemetry.md). Empty: none is made.", _connection_string),
+    Setting(TELEMETRY_SETTING, "app_insights", "", "Written by the deployment: the Application Insights resource that telemetry goes to (docs/telemetry.md). Empty: none is made.", _connection_string),
 )  # fmt: skip
 
 
@@ -420,6 +421,6 @@ def telemetry_settings(env: Mapping[str, str]) -> tuple[str, str | None]:
     """
     try:
         client = _optional_guid(env.get(P + "CLIENT_ID", ""))
-        return _connection_string(env.get("APPLICATIONINSIGHTS_CONNECTION_STRING", "")), client
+        return _connection_string(env.get(TELEMETRY_SETTING, "")), client
     except ValueError:
         return "", None

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from clients import telemetry
 from clients.terms import ObjectId
 from response.policy import ResponsePolicy
-from settings import Settings, SettingsError, telemetry_settings
+from settings import TELEMETRY_SETTING, Settings, SettingsError, telemetry_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +50,14 @@ _HEAVY: Final = (
     "msgraph.generated.identity_protection.risky_service_principals.risky_service_principals_request_builder",
     "msgraph.generated.identity.conditional_access.policies.policies_request_builder",
 )
+# And where telemetry is on.
+_HEAVY_TELEMETRY: Final = (
+    "azure.identity",
+    "azure.monitor.opentelemetry.exporter",
+    "clients.telemetry.azure",
+    "opentelemetry.sdk.metrics.export",
+    "opentelemetry.sdk.trace.export",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +79,8 @@ class Process:
 def warm() -> None:
     """Import the SDKs. Runs in a thread of its own after start, so that the first incident need not wait."""
     started = time.perf_counter()
-    for name in _HEAVY:
+    told = _HEAVY_TELEMETRY if os.environ.get(TELEMETRY_SETTING) else ()
+    for name in (*_HEAVY, *told):
         importlib.import_module(name)
     log.debug("SDKs imported in %.2f s", time.perf_counter() - started)
 
@@ -222,7 +231,7 @@ class Once:
         """Give the process. Raises: what ``Settings.from_env`` and ``build`` raise."""
         async with self._lock:
             if self._process is None:
-                settings = _settings(os.environ)
-                _tell(settings.app_insights, settings.client_id)
+                settings = await asyncio.to_thread(_settings, os.environ)
+                await asyncio.to_thread(_tell, settings.app_insights, settings.client_id)
                 self._process = await build(settings)
             return self._process

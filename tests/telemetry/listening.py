@@ -87,7 +87,8 @@ class Insights:
     ``answer`` is the status it gives; ``hold``, once set, keeps every answer back until it is cleared.
     """
 
-    def __init__(self):
+    def __init__(self, tls=None):
+        self._scheme = "https" if tls else "http"
         self.bodies, self.paths, self.headers, self.status = [], [], [], 200
         self.release = threading.Event()
         self.release.set()
@@ -118,12 +119,14 @@ class Insights:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
     @property
     def connection_string(self):
-        return f"InstrumentationKey={KEY};IngestionEndpoint=http://127.0.0.1:{self._server.server_port}"
+        return f"InstrumentationKey={KEY};IngestionEndpoint={self._scheme}://127.0.0.1:{self._server.server_port}"
 
     def envelopes(self):
         found = []

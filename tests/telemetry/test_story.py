@@ -1,7 +1,11 @@
 """One containment, told: one trace from the trigger to the ledger, the right numbers, and nothing that names anybody."""
 
 import asyncio
+import importlib
 import re
+import sys
+from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from azure.monitor.opentelemetry.exporter.export.metrics._exporter import (
@@ -138,6 +142,25 @@ async def test_the_runs_own_trigger_continues_the_hosts_trace(app, heard):
     assert f"{trigger.parent.span_id:016x}" == "b7ad6b7169203331"
 
 
+@pytest.mark.skipif(
+    sys.version_info < (3, 13), reason="NOT RUN: Microsoft's runtime package needs Python 3.13"
+)
+async def test_microsofts_runtime_hands_its_trace_over(app, heard):
+    runtime = importlib.import_module("azure_functions_runtime.otel")
+    runtime.update_opentelemetry_status()  # what PYTHON_ENABLE_OPENTELEMETRY=true makes the worker do
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    invocation = SimpleNamespace(trace_context=SimpleNamespace(trace_parent=parent, trace_state=""))
+
+    async def invoked():
+        runtime.configure_opentelemetry(invocation)
+        await app.call("containments")
+
+    await asyncio.create_task(invoked())
+
+    (trigger,) = heard.spans(SpanName.TRIGGER)
+    assert f"{trigger.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
+
+
 async def test_the_numbers_are_right(app, heard):
     await tell(app)
 
@@ -246,12 +269,13 @@ async def test_a_sweep_measures_watermarks_queries_and_partial_answers(app, hear
 
 
 async def test_waiting_for_the_tenants_turn_is_measured(app, heard):
-    # However slow the machine is: what passes between two takers is said here.
-    now = app.process.world.now()
-    seen = iter([now, now + turns.INTERVAL / 2, now + 2 * turns.INTERVAL])
-    taking = turns.Turns(app.process.world.store, lambda: next(seen))
-    await taking.take()
-    await taking.take()
+    began = app.process.world.now()
+    moments = iter(
+        [began, began, began + timedelta(minutes=1)]
+    )  # the second try finds the turn taken, the third free
+    queue = turns.Turns(app.process.world.store, lambda: next(moments))
+    await queue.take()
+    await queue.take()
 
     assert heard.count(words.QUOTA_WAITS) == 1
     ((_, point),) = heard.points(words.QUOTA_WAITS)
