@@ -67,10 +67,10 @@ def hosted(root: Path, package: Path) -> int:
     """
     shared = Path(os.environ.get("AGENTDESK_SHARED", root.parent / "shared"))
     host = shared / "tools" / "functions_host.py"
-    python = shutil.which("python3.13")
+    python = python313()
     if not host.is_file() or python is None:
         print(
-            f"NOT RUN: {'no python3.13 on the PATH' if python is None else f'{host} is absent (set AGENTDESK_SHARED)'}",
+            f"NOT RUN: {'no Python 3.13 found (python3.13 on the PATH, or pyenv)' if python is None else f'{host} is absent (set AGENTDESK_SHARED)'}",
             file=sys.stderr,
         )
         return 3
@@ -90,6 +90,16 @@ def hosted(root: Path, package: Path) -> int:
             str(place),
         ]
         return subprocess.run(command, check=False, cwd=root, env=environment).returncode  # noqa: S603  # our own words
+
+
+def python313() -> str | None:
+    """Give a Python 3.13 that starts: this one, the one on the PATH, or one of pyenv's."""
+    own = [sys.executable] if sys.version_info[:2] == (3, 13) else []
+    pyenv = sorted(Path.home().glob(".pyenv/versions/3.13.*/bin/python3.13"))
+    for candidate in filter(None, (*own, shutil.which("python3.13"), *map(str, pyenv))):
+        if not subprocess.run([candidate, "-c", ""], check=False, capture_output=True).returncode:  # noqa: S603
+            return candidate
+    return None
 
 
 def _install(python: str, clean: Path) -> None:

@@ -65,13 +65,15 @@ def listen(tree: ast.AST, said: Said, *, core: bool = False) -> None:
         match node:
             case ast.Call(func=ast.Attribute() | ast.Name() as function):
                 called_functions.add(id(function))
-                said.called |= {
+                by_name = {
                     argument.value
                     for argument in node.args
                     if isinstance(argument, ast.Constant)
                     and isinstance(argument.value, str)
                     and name_of(function) in _BY_NAME
                 }
+                said.called |= by_name
+                said.awaited |= by_name
             case _:
                 pass
     for node in ast.walk(tree):

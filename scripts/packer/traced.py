@@ -1,8 +1,8 @@
 """
 A pytest plugin for ``package.py check``: the SDK comes from the package, and what of it was loaded is written down.
 
-Loaded by ``-p packer.traced`` in every process of the run. AGENTBREAKER_PACKAGE_SITE is the package's site-packages,
-AGENTBREAKER_PACKAGE_TRACE a folder for what was loaded.
+Loaded by ``-p packer.traced`` in every process of the run. AGENTBREAKER_PACKAGE_SITE is the package's site-packages
+(without it nothing is asked of where the SDK comes from), AGENTBREAKER_PACKAGE_TRACE a folder for what was loaded.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _FROM_THE_PACKAGE: Final = (
 
 def pytest_configure(config: pytest.Config) -> None:  # noqa: ARG001  # the hook's signature
     """Refuse to run where a package of the app comes from somewhere else."""
-    site = Path(os.environ["AGENTBREAKER_PACKAGE_SITE"])
-    for name in _FROM_THE_PACKAGE:
+    site = os.environ.get("AGENTBREAKER_PACKAGE_SITE", "")
+    for name in _FROM_THE_PACKAGE if site else ():
         found = Path(importlib.import_module(name).__file__ or "")
         if not found.is_relative_to(site):
             raise RuntimeError(f"{name} comes from {found}, not from the package in {site}")

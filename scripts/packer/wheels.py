@@ -51,6 +51,8 @@ def fetch(pins: Sequence[Pin], lock: Path, version: str, cache: Path) -> list[Pa
     wanted = {pin.digest: pin for pin in pins}
     have = _known(cache, wanted)
     if len(have) < len(wanted):
+        for stale in set(cache.glob("*.whl")) - set(have.values()):
+            stale.unlink()  # else pip would take what has the right name for the right file, and refuse
         download(lock, version, cache)
         have = _known(cache, wanted)
     if lacking := sorted(pin.name for digest, pin in wanted.items() if digest not in have):
