@@ -83,13 +83,13 @@ def table(rules: Sequence[Rule]) -> str:
         f"| all | | {sum(t.runs for t in each):,} | {sum(t.rules for t in each)} | {sum(t.queries for t in each):,} "
         f"| {sum(t.runs for t in each) * DAYS:,} |"
     )
-    lines += [
-        "",
+    rest = (
         f"`settle` also sends {more['changes']:,} queries a day for announced changes and {more['policies']:,} Graph calls a "
-        + "day for Conditional Access policies (times their pages). "
-        + f"Where all sweeps meet, {sum(t.rules for t in each)} queries are sent within half a minute. "
-        + f"Summary rules: {len(baselines.load())}.",
-    ]
+        "day for Conditional Access policies (times their pages). "
+        f"Where all sweeps meet, {sum(t.rules for t in each)} queries are sent within half a minute. "
+        f"Summary rules: {len(baselines.load())}."
+    )
+    lines += ["", rest]
     return "\n".join(lines)
 
 
