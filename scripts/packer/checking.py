@@ -38,7 +38,16 @@ def tests(root: Path, package: Path, site: str, chosen: Sequence[str]) -> int:
             name = path.relative_to(where)
             if not name.as_posix().startswith(site) and path.read_bytes() != (root / name).read_bytes():
                 raise PackageError(f"{name} in {package.name} is not the one here", "build the package again")
-        command = [sys.executable, "-m", "pytest", "-p", "packer.traced", "-q", *(chosen or PRODUCTION)]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "packer.traced",
+            "-q",
+            *chosen,
+            *([] if _names_tests(root, chosen) else PRODUCTION),
+        ]
         done = subprocess.run(command, check=False, cwd=root, env=_environment(where / site, root, trace))  # noqa: S603
         loaded = {name for one in trace.glob("*.json") for name in json.loads(one.read_text())}
         kept = {_module(path.relative_to(where / site)) for path in (where / site / "msgraph").rglob("*.py")}
@@ -135,3 +144,8 @@ def _environment(site: Path, root: Path, trace: Path) -> dict[str, str]:
 
 def _module(path: Path) -> str:
     return re.sub(r"\.__init__$", "", path.with_suffix("").as_posix().replace("/", "."))
+
+
+def _names_tests(root: Path, chosen: Sequence[str]) -> bool:
+    """Tell whether arguments for pytest name tests; options alone do not."""
+    return any((root / word.split("::")[0]).exists() for word in chosen if not word.startswith("-"))
