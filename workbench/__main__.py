@@ -21,7 +21,7 @@ from detections.runner import (
     next_windows,
     parse_rows,
 )
-from workbench import baselines, export, ledgers, pages, workbook
+from workbench import baselines, cost, export, ledgers, pages, workbook
 from workbench.backtest import command as backtest
 from workbench.cases import Case, CasesError, load_cases, run_case
 from workbench.engine import EngineError, LogEngine, QueryError
@@ -106,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     pages.add_to(commands)
     ledgers.add_to(commands)
     workbook.add_to(commands)
+    cost.add_to(commands)
     return parser
 
 

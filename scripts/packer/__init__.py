@@ -1,0 +1,1 @@
+"""What ``scripts/package.py`` does, a module a step: sources, locks, wheels, reach, leaving_out, archive, checking."""
