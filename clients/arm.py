@@ -40,7 +40,7 @@ class ArmCalls:
     async def _request(
         self, method: str, path: str, what: str, body: dict[str, Any] | None
     ) -> httpx.Response:
-        with telemetry.call(SpanName.SENTINEL_CALL, self.service, what):
+        with telemetry.call(SpanName.ARM_CALL, self.service, what):
             return await self._sent(method, path, what, body)
 
     async def _sent(self, method: str, path: str, what: str, body: dict[str, Any] | None) -> httpx.Response:

@@ -46,9 +46,7 @@ if TYPE_CHECKING:
     from clients.telemetry.words import Value
 
 log = logging.getLogger("agentbreaker.telemetry")
-OUTSIDE: Final = frozenset(
-    {SpanName.GRAPH_CALL, SpanName.LOG_QUERY, SpanName.SENTINEL_CALL, SpanName.RULE_QUERY}
-)
+OUTSIDE: Final = frozenset({SpanName.GRAPH_CALL, SpanName.LOG_QUERY, SpanName.ARM_CALL, SpanName.RULE_QUERY})
 _TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-0[01]")
 _NO_STATUS: Final = Status(StatusCode.ERROR)  # without a description, which would be the exception's text
 _MOST_LINKS: Final = 100  # the exporter writes them into one field of 8,192 characters

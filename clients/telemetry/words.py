@@ -24,7 +24,7 @@ class SpanName(StrEnum):
     RULE_QUERY = "rule query"
     LOG_QUERY = "log query"
     GRAPH_CALL = "graph call"
-    SENTINEL_CALL = "sentinel call"
+    ARM_CALL = "resource manager call"
     DECISION = "decision"
     LEDGER_COMMIT = "ledger commit"
     PULL = "pull"
@@ -36,7 +36,7 @@ SPANS: Final = {
     SpanName.RULE_QUERY: "One query of one rule over one window.",
     SpanName.LOG_QUERY: "One request to Log Analytics, retries apart.",
     SpanName.GRAPH_CALL: "One request to Microsoft Graph, retries apart.",
-    SpanName.SENTINEL_CALL: "One request to Sentinel through Resource Manager, retries apart.",
+    SpanName.ARM_CALL: "One request to Resource Manager (Sentinel, workspace), retries apart.",
     SpanName.DECISION: "Gathering evidence about one finding and deciding, guardrails included.",
     SpanName.LEDGER_COMMIT: "One atomic commit of a change of state with its ledger entries.",
     SpanName.PULL: "One request that pulls a lever, or takes it back, for everything in its batch.",

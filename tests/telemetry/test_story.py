@@ -111,7 +111,7 @@ async def test_one_containment_is_one_trace_from_the_trigger_to_the_ledger(app, 
     story = [span for span in heard.spans() if span.context.trace_id == trigger.context.trace_id]
     assert {span.name for span in story} == {
         SpanName.TRIGGER,
-        SpanName.SENTINEL_CALL,
+        SpanName.ARM_CALL,
         SpanName.DECISION,
         SpanName.GRAPH_CALL,
         SpanName.LOG_QUERY,
