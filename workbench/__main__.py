@@ -28,6 +28,7 @@ from workbench.engine import EngineError, LogEngine, QueryError
 from workbench.gate import Desk, check_rule
 from workbench.logfiles import LogFileError, load_folder, to_stderr
 from workbench.parser import KqlParser, ParserMissingError
+from workbench.policies import command as policies
 from workbench.usage import UsageError, inventory, moment
 
 GOOD, BAD, MISUSED = 0, 1, 2
@@ -105,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_to(commands)
     pages.add_to(commands)
     ledgers.add_to(commands)
+    policies.add_to(commands)
     return parser
 
 
