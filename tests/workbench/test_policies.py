@@ -1,0 +1,377 @@
+"""``python -m workbench policies``: what is never written, what is, and the whole story of arming a breaker."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from policies_world import (
+    AGENT_POLICY,
+    CODE_POLICY,
+    LOCATION_POLICY,
+    SOMEBODY,
+    SP_POLICY,
+    Desk,
+    desk,
+)
+
+from clients.policies import policy_from_graph
+from clients.terms import AppId, Kind, ObjectId, ServicePrincipal, TenantId
+from response.breaker import armed
+from response.evidence import Armed, NotArmed
+from simtenant.faults import FaultKind
+from workbench.__main__ import main
+from workbench.usage import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+ENABLED, REPORT_ONLY = "enabled", "enabledForReportingButNotEnforced"
+
+
+@pytest.fixture
+async def d(tmp_path: Path, monkeypatch: Any, capsys: Any) -> AsyncIterator[Desk]:
+    async with desk(tmp_path, monkeypatch, capsys) as opened:
+        yield opened
+
+
+def breaker_for(d: Desk) -> object:
+    agent = d.agent
+    principal = ServicePrincipal(
+        ObjectId(agent.object_id),
+        AppId(agent.app_id),
+        agent.display_name,
+        Kind.APPLICATION,
+        TenantId(d.tenant.settings.tenant_id),
+        True,
+    )
+    return armed([policy_from_graph(one) for one in d.tenant.policies], principal)
+
+
+async def test_the_whole_story_from_report_only_to_a_refused_agent_and_back(d: Desk) -> None:
+    code, said = await d.run("apply", SP_POLICY)
+    assert (code, d.policy()["state"]) == (0, REPORT_ONLY), said
+    assert isinstance(breaker_for(d), NotArmed)
+
+    d.at_risk(d.agent)
+    await d.fortnight(d.agent)
+    assert (await d.sign_in(d.agent))[0] == 200  # it only reports
+
+    code, said = await d.run("promote", SP_POLICY)
+    assert code == 1
+    assert f"{d.agent.object_id}  invoice-agent  2 times" in said  # every row came twice
+    assert "NOT COVERED" in said
+    assert d.policy()["state"] == REPORT_ONLY
+
+    code, said = await d.run("promote", SP_POLICY, "--accept", d.agent.object_id)
+    assert (code, d.policy()["state"]) == (0, ENABLED), said
+    assert isinstance(breaker_for(d), Armed)
+    status, why = await d.sign_in(d.agent)
+    assert status == 400
+    assert "AADSTS53003" in why
+
+    code, said = await d.run("rollback", SP_POLICY)
+    assert (code, d.policy()["state"]) == (0, REPORT_ONLY), said
+    assert (await d.sign_in(d.agent))[0] == 200
+    assert isinstance(breaker_for(d), NotArmed)
+
+
+async def test_an_exclusion_covers_a_principal_without_starting_the_fortnight_again(d: Desk) -> None:
+    await d.run("apply", SP_POLICY)
+    d.at_risk(d.agent)
+    await d.fortnight(d.agent)
+
+    code, said = await d.run("apply", SP_POLICY, "--exclude", d.agent.object_id)
+    assert code == 0, said
+    code, said = await d.run("promote", SP_POLICY)
+
+    assert (code, d.policy()["state"]) == (0, ENABLED), said
+    assert "excluded meanwhile" in said
+    assert (await d.sign_in(d.agent))[0] == 200
+
+
+async def test_agents_have_their_own_policy_over_beta(d: Desk) -> None:
+    blueprint = d.tenant.add_agent_blueprint("blueprint")
+    agent = d.tenant.add_agent_identity("agent", blueprint=blueprint)
+
+    code, said = await d.run("apply", AGENT_POLICY, "--exclude-agent", agent.object_id)
+
+    assert code == 0, said
+    clients = d.policy(AGENT_POLICY)["conditions"]["clientApplications"]
+    assert clients["excludeAgentIdServicePrincipals"] == [agent.object_id]
+    assert [
+        one.path.split("/")[1] for one in d.tenant.requests if one.method == "POST" and "polic" in one.path
+    ] == ["beta"]
+    assert await d.run("plan", AGENT_POLICY) == (0, f"= {AGENT_POLICY}: is as written, state {REPORT_ONLY}\n")
+
+
+# --- never on creation or update ------------------------------------------------------------------
+
+
+async def test_applying_never_changes_the_state_nor_touches_another_policy(d: Desk) -> None:
+    other = d.tenant.add_risk_policy(display_name="somebody's own")
+    before = json.dumps(other)
+    await d.run("apply", SP_POLICY)
+    d.edit(state="disabled")
+    await d.run("plan", SP_POLICY)
+
+    code, said = await d.run("apply", SP_POLICY, "--exclude", SOMEBODY, "--overwrite-edits")
+
+    assert (code, d.policy()["state"]) == (0, "disabled"), said
+    assert json.dumps(other) == before
+
+
+async def test_a_policy_of_the_same_name_that_we_did_not_create_is_never_touched(d: Desk) -> None:
+    d.tenant.add_risk_policy(display_name=SP_POLICY, exclude=[SOMEBODY])
+    before = d.policy()
+
+    code, said = await d.run("apply", SP_POLICY)
+
+    assert (code, d.policy(), d.writes()) == (1, before, [])
+    assert before["id"] in said
+    assert "--policy-id" in said
+
+
+async def test_a_policy_whose_id_was_told_becomes_ours_and_keeps_its_exclusions(d: Desk) -> None:
+    stored = d.tenant.add_risk_policy(
+        display_name="old name", exclude=[SOMEBODY], state=REPORT_ONLY, levels=["medium"]
+    )
+
+    code, said = await d.run("apply", SP_POLICY, "--policy-id", stored["id"])
+
+    found = d.policy()
+    assert (code, found["id"]) == (0, stored["id"]), said
+    assert found["conditions"]["clientApplications"]["excludeServicePrincipals"] == [SOMEBODY]
+    assert found["conditions"]["servicePrincipalRiskLevels"] == ["high"]
+
+
+async def test_an_enabled_policy_is_never_widened(d: Desk) -> None:
+    await d.run("apply", SP_POLICY, "--exclude", SOMEBODY)
+    await d.run("promote", SP_POLICY, "--accept-short-history", "0")
+    assert d.policy()["state"] == ENABLED
+    before = d.policy()
+
+    code, said = await d.run("apply", SP_POLICY, "--remove", SOMEBODY)
+    assert (code, d.policy()) == (1, before), said
+
+    code, said = await d.run("apply", SP_POLICY, "--exclude", d.agent.object_id)
+    assert (code, d.policy()["state"]) == (0, ENABLED), said
+    code, said = await d.run("rollback", SP_POLICY)  # would drop that exclusion from a policy that blocks
+    assert code == 1, said
+    assert len(d.policy()["conditions"]["clientApplications"]["excludeServicePrincipals"]) == 2
+
+
+async def test_exclusions_of_earlier_runs_are_not_forgotten(d: Desk) -> None:
+    await d.run("apply", SP_POLICY, "--exclude", SOMEBODY)
+    await d.run("apply", SP_POLICY, "--exclude", d.agent.object_id)
+    await d.run("apply", SP_POLICY)
+
+    ids = d.policy()["conditions"]["clientApplications"]["excludeServicePrincipals"]
+    assert sorted(ids) == sorted([SOMEBODY, d.agent.object_id])
+
+
+async def test_a_template_that_is_not_filled_is_refused_and_a_location_must_exist(d: Desk) -> None:
+    code, said = await d.run("apply", LOCATION_POLICY)
+    assert (code, d.tenant.policies) == (1, [])
+    assert "--location" in said
+
+    code, said = await d.run("apply", LOCATION_POLICY, "--location", SOMEBODY)
+    assert (code, d.tenant.policies) == (1, [])
+    assert "no named location" in said
+
+    place = d.tenant.add_named_location({"@odata.type": "#microsoft.graph.ipNamedLocation", "ipRanges": []})
+    code, said = await d.run("apply", LOCATION_POLICY, "--location", place["id"])
+    assert code == 0, said
+    assert d.policy(LOCATION_POLICY)["conditions"]["locations"]["excludeLocations"] == [place["id"]]
+
+
+async def test_a_policy_for_people_is_never_applied_without_a_way_back_in(d: Desk) -> None:
+    code, said = await d.run("apply", CODE_POLICY, SP_POLICY)
+    assert (code, d.tenant.policies, d.writes()) == (1, [], []), said
+    assert "--exclude-user" in said
+
+    code, said = await d.run("apply", CODE_POLICY, "--exclude-user", SOMEBODY)
+    assert (code, d.policy(CODE_POLICY)["conditions"]["users"]["excludeUsers"]) == (0, [SOMEBODY]), said
+
+
+# --- somebody else edits --------------------------------------------------------------------------
+
+
+async def test_an_edit_by_someone_else_is_shown_and_never_overwritten_unasked(d: Desk) -> None:
+    await d.run("apply", SP_POLICY)
+    conditions = d.policy()["conditions"] | {"servicePrincipalRiskLevels": ["high", "medium"]}
+    d.edit(conditions=conditions)
+
+    for action in ("apply", "promote", "rollback"):
+        code, said = await d.run(action, SP_POLICY)
+        assert (code, "servicePrincipalRiskLevels: medium" in said) == (1, True), said
+    code, _ = await d.run("apply", SP_POLICY, "--overwrite-edits")
+    assert code == 1  # no plan has shown it
+    code, said = await d.run("plan", SP_POLICY)
+    assert (code, "+ conditions.servicePrincipalRiskLevels: medium" in said) == (1, True)
+    assert d.policy()["conditions"] == conditions
+
+    code, said = await d.run("apply", SP_POLICY, "--overwrite-edits")
+    assert (code, d.policy()["conditions"]["servicePrincipalRiskLevels"]) == (0, ["high"]), said
+
+
+async def test_an_edit_right_before_the_write_refuses_it(d: Desk, monkeypatch: Any) -> None:
+    await d.run("apply", SP_POLICY)
+    conditions = d.policy()["conditions"] | {"servicePrincipalRiskLevels": ["low"]}
+    d.edit_before_next_write(monkeypatch, conditions=conditions)
+
+    code, said = await d.run("promote", SP_POLICY, "--accept-short-history", "0")
+
+    assert (code, d.policy()["state"], d.writes()) == (1, REPORT_ONLY, ["POST 201"])
+    assert "+ conditions.servicePrincipalRiskLevels: low" in said
+
+
+async def test_an_edit_between_plan_and_apply_refuses(d: Desk) -> None:
+    await d.run("apply", SP_POLICY)
+    await d.run("plan", SP_POLICY, "--exclude", SOMEBODY)
+    d.edit(state="disabled")
+
+    code, said = await d.run("apply", SP_POLICY, "--exclude", SOMEBODY)
+
+    assert (code, d.writes()) == (1, ["POST 201"])
+    assert "+ state: disabled" in said
+
+
+async def test_a_deleted_policy_is_not_created_again_unasked(d: Desk) -> None:
+    await d.run("apply", SP_POLICY)
+    d.tenant.policies.clear()
+
+    assert (await d.run("apply", SP_POLICY))[0] == 1
+    assert d.tenant.policies == []
+    assert (await d.run("apply", SP_POLICY, "--recreate"))[0] == 0
+    assert len(d.tenant.policies) == 1
+
+
+# --- answers that are lost, saved bodies ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "there"), [(FaultKind.DROP_AFTER, True), (FaultKind.DROP_BEFORE, False)])
+async def test_a_create_whose_answer_is_lost_is_looked_for_and_never_sent_twice(
+    d: Desk, kind: FaultKind, there: bool
+) -> None:
+    d.fault("POST .*/conditionalAccess/policies", kind)
+
+    code, said = await d.run("apply", SP_POLICY)
+
+    assert (code, len(d.tenant.policies)) == ((0, 1) if there else (1, 0)), said
+    assert "no answer came" in said
+    if not there:
+        assert "created as" not in said
+        assert (await d.run("apply", SP_POLICY))[0] == 0
+    assert len(d.tenant.policies) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"), [(FaultKind.DROP_AFTER, ENABLED), (FaultKind.DROP_BEFORE, REPORT_ONLY)]
+)
+async def test_a_change_whose_answer_is_lost_says_what_the_tenant_shows(
+    d: Desk, kind: FaultKind, state: str
+) -> None:
+    await d.run("apply", SP_POLICY)
+    d.fault("PATCH .*/conditionalAccess/policies", kind)
+
+    code, said = await d.run("promote", SP_POLICY, "--accept-short-history", "0")
+
+    assert (code, d.policy()["state"]) == (0 if state == ENABLED else 1, state), said
+    assert len([one for one in d.writes() if one.startswith("PATCH")]) == 1
+    assert ("enabled. New token requests" in said) is (state == ENABLED)
+
+
+async def test_the_body_from_before_is_on_disk_before_the_write_and_for_its_owner_only(
+    d: Desk, monkeypatch: Any
+) -> None:
+    await d.run("apply", SP_POLICY)
+    synced: list[int] = []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(len(d.writes())), sync(fd))[1])
+    await d.run("promote", SP_POLICY, "--accept-short-history", "0")
+
+    [saved] = list(d.state.with_name(d.state.name + ".bodies").iterdir())
+    assert json.loads(saved.read_text())["state"] == REPORT_ONLY
+    assert synced.count(1) >= 4  # file and folder, twice, while only the POST had been sent
+    for file in (saved, d.state):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+async def test_a_throttled_write_is_done_once_in_the_end(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    async with desk(tmp_path, monkeypatch, capsys) as d:
+        d.fault("POST .*/conditionalAccess/policies", FaultKind.STATUS, status=429)
+        code, said = await d.run("apply", SP_POLICY)
+
+    assert (code, d.writes(), len(d.tenant.policies)) == (0, ["POST 429", "POST 201"], 1), said
+
+
+# --- who --------------------------------------------------------------------------------------------
+
+
+async def test_the_apps_own_identity_never_changes_policies(d: Desk, monkeypatch: Any) -> None:
+    code, said = await d.run("apply", SP_POLICY, "--app-object-id", d.person.object_id)
+    assert (code, d.tenant.policies) == (1, [])
+    assert "app's own identity" in said
+    monkeypatch.setenv("AGENTBREAKER_CLIENT_ID", d.person.app_id)
+    assert (await d.run("apply", SP_POLICY))[0] == 1
+    assert d.tenant.policies == []
+
+
+async def test_missing_rights_are_named_before_anything_is_asked(d: Desk) -> None:
+    d.person.app_roles.discard("Policy.ReadWrite.ConditionalAccess")
+
+    code, said = await d.run("apply", SP_POLICY)
+
+    assert (code, "Policy.ReadWrite.ConditionalAccess" in said, d.writes()) == (1, True, [])
+    assert (await d.run("plan", SP_POLICY))[0] == 0
+
+
+async def test_without_the_licence_it_says_so(d: Desk) -> None:
+    d.tenant.settings.licensed = False
+
+    code, said = await d.run("apply", SP_POLICY)
+
+    assert (code, "Workload ID Premium" in said) == (1, True)
+    d.tenant.settings.licensed = True
+    assert (await d.run("apply", SP_POLICY))[0] == 0
+
+
+async def test_names_from_the_tenant_cannot_redraw_the_terminal(d: Desk) -> None:
+    rogue = d.tenant.add_application("evil\x1b[2J\u202eeman")
+    await d.run("apply", SP_POLICY)
+    d.at_risk(rogue)
+    await d.fortnight(rogue)
+
+    _, said = await d.run("promote", SP_POLICY)
+
+    assert r"evil\x1b[2J\u202eeman" in said
+    assert "\x1b" not in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("apply", "no-such-policy"),
+        ("apply", SP_POLICY, "--exclude", "agent"),
+        ("promote", SP_POLICY, "--accept", "agent"),
+        ("promote", SP_POLICY, "--accept-short-history", "14"),
+        ("promote", SP_POLICY, "--accept-all", "-1"),
+        ("apply", "--policy-id", SOMEBODY),
+    ],
+)
+async def test_misuse_is_told_apart(d: Desk, arguments: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError):
+        await d.run(*arguments)
+    assert d.writes() == []
+
+
+def test_a_token_is_never_sent_in_the_clear(capsys: Any) -> None:
+    assert main(["policies", "plan", "--graph-url", "http://example.com", "--tenant", SOMEBODY]) == 2
+    assert "https" in capsys.readouterr().err
