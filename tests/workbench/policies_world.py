@@ -47,11 +47,11 @@ class Desk:
         self._monkeypatch.setenv("AGENTBREAKER_DESK_CLIENT_ID", principal.app_id)
         self._monkeypatch.setenv("AGENTBREAKER_DESK_CLIENT_SECRET", principal.secret or "")
 
-    async def run(self, *arguments: str) -> tuple[int, str]:
+    async def run(self, *arguments: str, pace: str = "0") -> tuple[int, str]:
         """Run ``policies …``; gives the exit code and everything that was printed."""
         server = self.world.server
         common = [
-            *("--tenant", self.tenant.settings.tenant_id, "--state", str(self.state), "--pace", "0"),
+            *("--tenant", self.tenant.settings.tenant_id, "--state", str(self.state), "--pace", pace),
             *("--graph-url", server.base_url, "--authority-url", server.tls_url),
             *("--ca-bundle", str(server.ca_file)),
         ]
@@ -64,13 +64,18 @@ class Desk:
         return code, out + err
 
     async def sign_in(self, principal: Principal) -> tuple[int, str]:
-        """Ask for a token as the principal does; gives status and error description."""
+        """Ask for a token as the principal does, an agent identity with its blueprint's; gives status and description."""
         form = {
             "grant_type": "client_credentials",
             "client_id": principal.app_id,
-            "client_secret": principal.secret or "",
             "scope": "https://graph.microsoft.com/.default",
         }
+        if principal.agent_identity_blueprint_id:
+            blueprint = self.tenant.principal_by_app_id(principal.agent_identity_blueprint_id)
+            form["client_assertion_type"] = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+            form["client_assertion"] = self.tenant.tokens.issue(blueprint, "api://AzureADTokenExchange")
+        else:
+            form["client_secret"] = principal.secret or ""
         url = f"{self.world.server.base_url}/{self.tenant.settings.tenant_id}/oauth2/v2.0/token"
         async with aiohttp.ClientSession() as http, http.post(url, data=form) as answer:
             body = await answer.json()

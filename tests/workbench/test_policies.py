@@ -108,6 +108,15 @@ async def test_agents_have_their_own_policy_over_beta(d: Desk) -> None:
     ] == ["beta"]
     assert await d.run("plan", AGENT_POLICY) == (0, f"= {AGENT_POLICY}: is as written, state {REPORT_ONLY}\n")
 
+    sibling = d.tenant.add_agent_identity("sibling", blueprint=blueprint)
+    d.at_risk(agent, sibling)
+    await d.fortnight(agent, sibling)
+    code, said = await d.run("promote", AGENT_POLICY)
+    assert (code, f"{sibling.object_id}  sibling" in said, agent.object_id in said) == (1, True, False), said
+    code, said = await d.run("promote", AGENT_POLICY, "--accept", sibling.object_id)
+    assert code == 0, said
+    assert [(await d.sign_in(one))[0] for one in (agent, sibling)] == [200, 400]
+
 
 # --- never on creation or update ------------------------------------------------------------------
 
@@ -230,6 +239,19 @@ async def test_an_edit_right_before_the_write_refuses_it(d: Desk, monkeypatch: A
     assert "+ conditions.servicePrincipalRiskLevels: low" in said
 
 
+async def test_a_block_can_be_stopped_whatever_was_edited_and_the_edit_stays_somebody_elses(d: Desk) -> None:
+    await d.run("apply", SP_POLICY)
+    await d.run("promote", SP_POLICY, "--accept-short-history", "0")
+    d.edit(conditions=d.policy()["conditions"] | {"servicePrincipalRiskLevels": ["high", "medium"]})
+
+    code, said = await d.run("rollback", SP_POLICY, "--report-only")
+    assert (code, d.policy()["state"]) == (0, REPORT_ONLY), said
+
+    code, said = await d.run("promote", SP_POLICY, "--accept-short-history", "0")
+    assert (code, d.policy()["state"]) == (1, REPORT_ONLY)
+    assert "someone else edited" in said
+
+
 async def test_an_edit_between_plan_and_apply_refuses(d: Desk) -> None:
     await d.run("apply", SP_POLICY)
     await d.run("plan", SP_POLICY, "--exclude", SOMEBODY)
@@ -310,6 +332,15 @@ async def test_a_throttled_write_is_done_once_in_the_end(
         code, said = await d.run("apply", SP_POLICY)
 
     assert (code, d.writes(), len(d.tenant.policies)) == (0, ["POST 429", "POST 201"], 1), said
+
+
+async def test_at_the_documented_rate_nothing_is_throttled(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    async with desk(tmp_path, monkeypatch, capsys, identity_protection_per_second=1) as d:
+        code, said = await d.run("apply", SP_POLICY, pace="1.1")
+
+    assert (code, d.writes(), d.tenant.throttle.refused) == (0, ["POST 201"], 0), said
 
 
 # --- who --------------------------------------------------------------------------------------------

@@ -127,9 +127,10 @@ class PolicyGraph:
     async def _send(
         self, method: str, what: str, url: str, body: Mapping[str, Any] | None, *, write: bool
     ) -> httpx.Response:
+        token = await self._token()  # first: the wait is between requests, however long a token takes
         await self._turn()
         headers = {
-            "Authorization": f"Bearer {await self._token()}",
+            "Authorization": f"Bearer {token}",
             # Without it, enumeration members added later come back as unknownFutureValue.
             "Prefer": "include-unknown-enum-members",
         }

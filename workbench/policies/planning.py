@@ -210,7 +210,12 @@ async def _change(desk: Desk, step: Step) -> None:
     since = entry.since if narrower else desk.now().isoformat()
     body = bodies.patch(step.before, step.wanted)
     await writing.change(
-        desk, step.name, step.before, body, step.wanted, since=since, filling=step.filling.to_body()
+        desk,
+        step.name,
+        step.before,
+        body,
+        step.wanted,
+        {"since": since, "filling": step.filling.to_body()},
     )
     desk.say(f"~ {step.name}: changed; its state stays {bodies.printable(step.before.get('state'))}")
 

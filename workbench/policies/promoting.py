@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.policies import bodies, evidence, writing
 from workbench.policies.book import read_saved
@@ -155,8 +155,12 @@ async def rollback(
             desk.say(f"{name}: only reports already")
             return
         wanted = {**before, "state": bodies.REPORT_ONLY}
-        notes = {} if bodies.fingerprint(before) == entry.seen else {"since": desk.now().isoformat()}
-        await writing.change(desk, name, before, {"state": bodies.REPORT_ONLY}, wanted, **notes)
+        notes: dict[str, Any] = {}
+        if bodies.fingerprint(before) != entry.seen:
+            # The edit stays what it is, somebody else's: promote must not take it for ours.
+            ours = {**entry.body, "state": bodies.REPORT_ONLY}
+            notes = {"seen": bodies.fingerprint(ours), "body": ours}
+        await writing.change(desk, name, before, {"state": bodies.REPORT_ONLY}, wanted, notes)
         desk.say(f"{name}: only reports from now on; it blocks nobody")
         return
     if not overwrite_edits:
@@ -177,5 +181,5 @@ async def rollback(
     body = {**bodies.patch(before, wanted), "state": wanted["state"]}
     since = entry.since if bodies.content(before) == bodies.content(wanted) else desk.now().isoformat()
     rest = entry.saved[:-1]
-    await writing.change(desk, name, before, body, wanted, since=since, saved=rest)
+    await writing.change(desk, name, before, body, wanted, {"since": since, "saved": rest})
     desk.say(f"{name}: restored as it was before our last write, state {bodies.printable(wanted['state'])}")

@@ -8,7 +8,7 @@ another's edit would be lost; the saved body then still shows what was there bef
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from clients.errors import ClientError, NotFound, OutcomeUnknown
 from workbench.policies import bodies
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
     from pathlib import Path
-    from typing import Any
 
     from workbench.policies.bodies import Json
     from workbench.policies.book import Book
@@ -68,7 +67,12 @@ def edited(name: str, ours: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 
 
 async def change(
-    desk: Desk, name: str, before: Json, body: Mapping[str, Any], wanted: Json, **notes: Any
+    desk: Desk,
+    name: str,
+    before: Json,
+    body: Mapping[str, Any],
+    wanted: Json,
+    notes: Mapping[str, Any] | None = None,
 ) -> Json:
     """
     Send ``body`` to a policy that reads ``before`` and shall read ``wanted``; give how it reads afterwards.
@@ -89,12 +93,12 @@ async def change(
     try:
         await desk.graph.patch(entry.id, body, beta=beta)
     except OutcomeUnknown as error:
-        return await _looked_after(desk, name, before, wanted, notes, error)
+        return await _looked_after(desk, name, before, wanted, notes or {}, error)
     except ClientError:
         desk.book.put(name, entry)  # it was refused or never sent: there is nothing to roll back
         raise
     found = await _shown(desk, entry.id, wanted, beta=beta)
-    _note(desk, name, found, wanted, notes)
+    _note(desk, name, found, wanted, notes or {})
     if bodies.fingerprint(found) != bodies.fingerprint(wanted):
         lines = "\n".join(f"    {line}" for line in bodies.differences(wanted, found))
         raise RefusedError(
@@ -145,14 +149,13 @@ async def _shown(desk: Desk, policy_id: str, wanted: Json, *, beta: bool) -> Jso
 def _note(desk: Desk, name: str, found: Json, wanted: Json, notes: Mapping[str, Any]) -> None:
     # What we wrote is what we stand for: where the tenant shows something else, the next plan calls it an edit.
     as_wanted = bodies.fingerprint(found) == bodies.fingerprint(wanted)
-    entry = replace(
-        desk.book.entries[name],
-        seen=bodies.fingerprint(wanted),
-        body=found if as_wanted else wanted,
-        modified=str(found.get("modifiedDateTime") or ""),
-        planned="",
-        **notes,
-    )
+    values: dict[str, Any] = {
+        "seen": bodies.fingerprint(wanted),
+        "body": found if as_wanted else wanted,
+        "modified": str(found.get("modifiedDateTime") or ""),
+        "planned": "",
+    }
+    entry = replace(desk.book.entries[name], **values | dict(notes))
     desk.book.put(name, entry)
 
 
