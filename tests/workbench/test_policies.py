@@ -292,6 +292,27 @@ async def test_a_create_whose_answer_is_lost_is_looked_for_and_never_sent_twice(
     assert len(d.tenant.policies) == 1
 
 
+async def test_a_late_effect_of_a_lost_request_is_told_and_not_taken_for_ours(d: Desk) -> None:
+    d.fault("POST .*/conditionalAccess/policies", FaultKind.DROP_BEFORE)
+    await d.run("apply", SP_POLICY)
+    late = d.tenant.add_risk_policy(display_name=SP_POLICY, state=REPORT_ONLY)
+
+    code, said = await d.run("apply", SP_POLICY)
+    assert (code, len(d.tenant.policies)) == (1, 1)
+    assert "A request of ours to create it was sent at" in said
+
+    code, said = await d.run("apply", SP_POLICY, "--policy-id", late["id"])
+    assert (code, len(d.tenant.policies)) == (0, 1), said
+
+
+async def test_an_unreadable_state_file_stops_everything(d: Desk) -> None:
+    await d.run("apply", SP_POLICY)
+    d.state.write_text(d.state.read_text()[:-20])
+    with pytest.raises(UsageError, match="cannot be read"):
+        await d.run("promote", SP_POLICY, "--accept-short-history", "0")
+    assert d.policy()["state"] == REPORT_ONLY
+
+
 @pytest.mark.parametrize(
     ("kind", "state"), [(FaultKind.DROP_AFTER, ENABLED), (FaultKind.DROP_BEFORE, REPORT_ONLY)]
 )

@@ -212,7 +212,10 @@ async def _token(credential: AsyncTokenCredential) -> str:
     try:
         return (await credential.get_token(GRAPH_SCOPE)).token
     except ClientAuthenticationError as error:
-        raise RefusedError("you are not signed in: az login --tenant TENANT, or another --sign-in") from error
+        raise RefusedError(
+            "Entra gives you no token. Sign in: az login --tenant TENANT, or another --sign-in. If a policy blocks you"
+            " yourself, an emergency access account has to roll it back"
+        ) from error
     except AzureError as error:
         raise RefusedError(
             f"Entra was not reached for a token ({type(error).__name__}); check the connection"
