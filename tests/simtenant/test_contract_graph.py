@@ -42,7 +42,7 @@ ONLY_TOGETHER = {
     ("POST", "/identity/conditionalaccess/policies"): {"Application.Read.All", "Policy.Read.All"},
     ("PATCH", "/identity/conditionalaccess/policies/{id}"): {"Application.Read.All", "Policy.Read.All"},
     ("DELETE", "/identity/conditionalaccess/policies/{id}"): {"Policy.Read.All"},
-    ("POST", "/serviceprincipals/{id}/approleassignments"): {"Application.Read.All", "Directory.Read.All"}
+    ("POST", "/serviceprincipals/{id}/approleassignments"): {"Application.Read.All", "Directory.Read.All"},
 }
 
 
