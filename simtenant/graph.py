@@ -27,6 +27,7 @@ from simtenant.graph_base import Audited
 from simtenant.graph_batch import Batches
 from simtenant.graph_holdings import Holdings
 from simtenant.graph_people import People
+from simtenant.graph_policies import PolicyWrites, policy_in
 from simtenant.graph_wire import (
     BETA,
     GUID,
@@ -52,10 +53,6 @@ if TYPE_CHECKING:
     from simtenant.risk import Detection, HistoryItem, RiskState
     from simtenant.tenant import Principal, Tenant
 
-_AGENT_CONDITIONS: Final = frozenset({"agentIdRiskLevels"})
-_AGENT_CLIENTS: Final = frozenset(
-    {"includeAgentIdServicePrincipals", "excludeAgentIdServicePrincipals", "agentIdServicePrincipalFilter"}
-)
 # "Workload ID Premium" and the free plan every tenant has: facts/entra.md §8.
 _WORKLOAD_ID_PLANS: Final = (
     ("AAD_WRKLDID_P1", "84c289f0-efcb-486f-8581-07f44fc9efad"),
@@ -71,7 +68,7 @@ def routes(tenant: Tenant) -> list[web.RouteDef]:
     ]
 
 
-class GraphService(Batches, Holdings):
+class GraphService(Batches, Holdings, PolicyWrites):
     """Microsoft Graph of one tenant. ``operations`` is its table."""
 
     def __init__(self, tenant: Tenant) -> None:
@@ -187,6 +184,7 @@ class GraphService(Batches, Holdings):
             Operation("GET", "/subscribedSkus", p.LICENCE_READ, self._skus),
             *self._batch_operations(),
             *self._holding_operations(),
+            *self._policy_operations(),
             *self._directory.operations(self._page),
         )
 
@@ -484,11 +482,11 @@ class GraphService(Batches, Holdings):
     # -- Conditional Access ---------------------------------------------------
 
     async def _list_policies(self, call: Call) -> web.Response:
-        rows = [_policy_in(policy, call.version) for policy in self._tenant.policies]
+        rows = [policy_in(policy, call.version) for policy in self._tenant.policies]
         return self._page(call, rows, filterable=frozenset({"id", "displayName", "state"}), max_top=999)
 
     async def _get_policy(self, call: Call) -> web.Response:
-        return self._one(call, _policy_in(by_id(self._tenant.policies, call.ids["id"]), call.version))
+        return self._one(call, policy_in(by_id(self._tenant.policies, call.ids["id"]), call.version))
 
     async def _list_locations(self, call: Call) -> web.Response:
         rows = list(self._tenant.named_locations)
@@ -834,29 +832,13 @@ def _identified(response: web.Response, request: web.Request, request_id: str) -
     return response
 
 
-def _policy_in(policy: Json, version: str) -> Json:
-    """Show a policy as one version declares it: v1.0 has no agent conditions (facts/entra.md §2)."""
-    if version == BETA:
-        return policy
-    conditions = {
-        name: value
-        for name, value in (policy.get("conditions") or {}).items()
-        if name not in _AGENT_CONDITIONS
-    }
-    if clients := conditions.get("clientApplications"):
-        conditions["clientApplications"] = {
-            name: value for name, value in clients.items() if name not in _AGENT_CLIENTS
-        }
-    return {**policy, "conditions": conditions}
-
-
 def _what_if(applied: conditional_access.Applied, version: str) -> Json:
     reasons = [reason.value for reason in applied.reasons]
     if version == V1:
         # The two agent reasons are members of the beta enum only.
         reasons = ["workloadIdentities" if one.startswith("agent") else one for one in reasons]
     return {
-        **_policy_in(applied.policy, version),
+        **policy_in(applied.policy, version),
         # Report-only policies show as applying: facts/entra.md §3.
         "policyApplies": not reasons,
         "analysisReasons": ", ".join(dict.fromkeys(reasons)) or "notSet",

@@ -260,7 +260,16 @@ class GraphBase:
             },
         )
 
-    def _audit(self, call: Call, operation: str, kind: str, target: Audited) -> None:
+    def _audit(
+        self,
+        call: Call,
+        operation: str,
+        kind: str,
+        target: Audited,
+        *,
+        category: str = "ApplicationManagement",
+        service: str = "Core Directory",
+    ) -> None:
         tenant = self._tenant
         now = tenant.clock.now()
         caller = call.caller
@@ -272,9 +281,9 @@ class GraphBase:
                 "OperationName": operation,
                 "ActivityDisplayName": operation,
                 "OperationVersion": "1.0",
-                "Category": "ApplicationManagement",
+                "Category": category,
                 "AADOperationType": kind,
-                "LoggedByService": "Core Directory",
+                "LoggedByService": service,
                 "Result": "success",
                 "ResultReason": "",
                 "ResultType": "",

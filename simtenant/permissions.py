@@ -57,6 +57,8 @@ MARK_READ: Final[Roles] = frozenset(
     {"CustomSecAttributeAssignment.Read.All", "CustomSecAttributeAssignment.ReadWrite.All"}
 )
 POLICY_READ: Final[Roles] = frozenset({"Policy.Read.All"})
+# The file lists Policy.Read.All and Application.Read.All beside it: needed together (simtenant/graph_policies.py).
+POLICY_WRITE: Final[Roles] = frozenset({"Policy.ReadWrite.ConditionalAccess"})
 POLICY_EVALUATE: Final[Roles] = frozenset(
     {"Policy.Read.All", "Policy.Read.ConditionalAccess", "Policy.ReadWrite.ConditionalAccess"}
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
 import socket
 import sys
@@ -24,6 +25,8 @@ from simtenant.tenant import TenantSettings
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from simtenant.tenant import Principal
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 _SCHEDULES: Final = {
     "SWEEP_FAST_SCHEDULE": "5/10 * * * * *",
@@ -33,6 +36,9 @@ _SCHEDULES: Final = {
     "SETTLE_SCHEDULE": "*/3 * * * * *",
 }
 
+_POLICY_ROLES: Final = frozenset(
+    {"Policy.Read.All", "Policy.ReadWrite.ConditionalAccess", "Application.Read.All"}
+)
 _INTRODUCTION: Final = """
 The app:      {app}          keys in {keys}
 The tenant:   {tenant}
@@ -46,6 +52,10 @@ Try, in another terminal:
   curl -s -H "x-functions-key: $KEY" {app}/api/principals/{rogue}
   curl -s -X POST {tenant}/_sim/stories/vault          # the agent goes rogue
   curl -s -H "x-functions-key: $KEY" {app}/api/containments
+
+Policies (docs/conditional-access.md), as somebody who may change them:
+
+  . {policies}; python -m workbench policies plan CA-Agents-BlockHighRiskServicePrincipals
 
 Stories: {stories}. What the app logs: {log}. Ctrl+C ends everything.
 """
@@ -123,9 +133,10 @@ async def _run(directory: Path, mode: str, port: int, tenant_port: int) -> None:
         estate = await stack.enter_async_context(
             Estate(directory, settings=settings, ports=Ports(http=tenant_port), extra_routes=stories.routes())
         )
-        app = await stack.enter_async_context(
-            AppHost(ROOT, directory, estate.app_environment(mode=mode, **_SCHEDULES), port=port)
-        )
+        desk = estate.tenant.add_application("policy-desk", app_roles=_POLICY_ROLES)
+        # It stands for a person. As a service principal that changes policies the app would contain it (AG-19).
+        environment = estate.app_environment(mode=mode, PROTECTED_PRINCIPALS=desk.object_id, **_SCHEDULES)
+        app = await stack.enter_async_context(AppHost(ROOT, directory, environment, port=port))
         stories.crew = await stack.enter_async_context(
             AgentCrew(
                 estate.population,
@@ -144,6 +155,7 @@ async def _run(directory: Path, mode: str, port: int, tenant_port: int) -> None:
                 tenant=estate.server.base_url,
                 name=rogue.name,
                 rogue=rogue.principal.object_id,
+                policies=_policy_desk(estate, desk, directory),
                 stories=", ".join(sorted(STORIES)),
                 log=app.log_file,
             ),
@@ -151,6 +163,31 @@ async def _run(directory: Path, mode: str, port: int, tenant_port: int) -> None:
         )
         await stopped.wait()
         print("\nStopping ...", flush=True)
+
+
+def _policy_desk(estate: Estate, desk: Principal, directory: Path) -> Path:
+    """Write the settings with which ``desk`` runs the policies command; gives a file that only its owner can read."""
+    values = estate.app_environment() | {
+        "AGENTBREAKER_APP_OBJECT_ID": estate.app.object_id,
+        "AGENTBREAKER_DESK_CLIENT_ID": desk.app_id,
+        "AGENTBREAKER_DESK_CLIENT_SECRET": desk.secret or "",
+    }
+    wanted = (
+        "TENANT_ID",
+        "WORKSPACE_ID",
+        "AUTHORITY_URL",
+        "GRAPH_URL",
+        "LOGS_URL",
+        "CA_BUNDLE",
+        "APP_OBJECT_ID",
+    )
+    names = [f"AGENTBREAKER_{name}" for name in (*wanted, "DESK_CLIENT_ID", "DESK_CLIENT_SECRET")]
+    file = directory / "policies.env"
+    file.touch(mode=0o600)
+    file.write_text(
+        "".join(f"export {name}={shlex.quote(values[name])}\n" for name in names), encoding="utf-8"
+    )
+    return file
 
 
 def _unheard(_at: datetime, _principal: str, _what: str, _detail: str) -> None:

@@ -28,6 +28,7 @@ from workbench.engine import EngineError, LogEngine, QueryError
 from workbench.gate import Desk, check_rule
 from workbench.logfiles import LogFileError, load_folder, to_stderr
 from workbench.parser import KqlParser, ParserMissingError
+from workbench.policies import command as policies
 from workbench.usage import UsageError, inventory, moment
 
 GOOD, BAD, MISUSED = 0, 1, 2
@@ -107,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     ledgers.add_to(commands)
     workbook.add_to(commands)
     cost.add_to(commands)
+    policies.add_to(commands)
     return parser
 
 

@@ -36,10 +36,13 @@ UNDECLARED = {"createdDateTime"}
 NOT_IN_PERMISSIONS_FILE = re.compile(
     r"^/(\$batch|users|groups|devices|directoryRoles|roleManagement|organization|reports|servicePrincipals/\{id\}/federatedIdentityCredentials|applications/\{id\}/addPassword)"
 )
-# The file lists these two as needed together with a writing permission; alone
-# they must not grant roles.
+# The file lists these as needed together with a writing permission; alone
+# they must not grant roles or change policies.
 ONLY_TOGETHER = {
-    ("POST", "/serviceprincipals/{id}/approleassignments"): {"Application.Read.All", "Directory.Read.All"}
+    ("POST", "/identity/conditionalaccess/policies"): {"Application.Read.All", "Policy.Read.All"},
+    ("PATCH", "/identity/conditionalaccess/policies/{id}"): {"Application.Read.All", "Policy.Read.All"},
+    ("DELETE", "/identity/conditionalaccess/policies/{id}"): {"Policy.Read.All"},
+    ("POST", "/serviceprincipals/{id}/approleassignments"): {"Application.Read.All", "Directory.Read.All"},
 }
 
 
