@@ -56,8 +56,8 @@ async def answer(name: str, request: Request, once: Once = ONCE) -> Response:
 
 
 async def _answered(name: str, request: Request, process: Process) -> Response:
-    handler: Callable[[Request, Process], Awaitable[Response]] = _find(name)
     try:
+        handler: Callable[[Request, Process], Awaitable[Response]] = _find(name)
         return await handler(request, process)
     except Problem as problem:
         if problem.status in (401, 403):
@@ -76,7 +76,12 @@ async def tick(name: str, once: Once = ONCE) -> None:
         raise
     run: Callable[[Process], Awaitable[None]] = _find(name)
     with telemetry.span(SpanName.TRIGGER, trigger=name):
-        await run(process)
+        try:
+            await run(process)
+        except Exception as error:
+            # The platform counts it under its own name; here it reaches whoever watches the app's log.
+            log.error("%s failed: %s", name, type(error).__name__)  # noqa: TRY400  # the platform logs the traceback
+            raise
 
 
 def _find(name: str) -> Any:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from clients import telemetry
 from clients.errors import ClientError
 from clients.stores import StoreError
+from clients.telemetry.words import SWEEPS
 from detections import dormant
 from detections.catalog import SweepGroup
 from detections.sweep import sweep_rules
@@ -73,6 +75,8 @@ async def settle(process: Process) -> None:
             log.info("settle changed=%d", len(changed))
     finally:
         await _ship(process.world)
+    # Heard of outside the app: without it a settle that has stopped would silence what tells of containments, too.
+    telemetry.measure(SWEEPS, group="settle", outcome="ok")
 
 
 async def _ship(world: World) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from clients import telemetry
 from clients.errors import ClientError, Malformed
 from clients.fields import part, text
 from clients.graph.calls import SERVICE
 from clients.graph.inventory import Inventory
+from clients.telemetry.words import SERVICE_ERRORS
 from clients.terms import Dossier, Kind, Mark, ObjectId, Person, ServicePrincipal, Unknown, is_guid, object_id
 
 if TYPE_CHECKING:
@@ -98,6 +100,9 @@ class Dossiers(Inventory):
         responses = found.get("responses")
         if not isinstance(responses, list) or not all(isinstance(one, dict) for one in responses):
             raise Malformed(SERVICE, f"{what}: no list of responses")
+        for one in responses:
+            if _status(one) == 429:  # the request around it was answered with 200
+                telemetry.measure(SERVICE_ERRORS, service=SERVICE, status=429, error="Throttled")
         return {text(one, "id"): _Answer(_status(one), part(one, "body")) for one in responses}
 
     async def _app_roles_in(self, answer: _Answer | None) -> frozenset[str] | Unknown:

@@ -69,7 +69,9 @@ class OtelBackend:
         instance: str = "",
     ) -> None:
         # Not Resource.create(): that reads the environment and the machine.
-        resource = Resource({"service.name": SCOPE, "service.instance.id": instance or SCOPE})
+        # The exporter fills in the host's name where there is no device id.
+        who = instance or SCOPE
+        resource = Resource({"service.name": SCOPE, "service.instance.id": who, "device.id": who})
         self._tracers = TracerProvider(sampler=ALWAYS_ON, resource=resource)
         for processor in spans:
             self._tracers.add_span_processor(processor)

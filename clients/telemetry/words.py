@@ -83,7 +83,7 @@ QUOTA_WAITS: Final = _seconds("quota_waits", (), "Waiting for the tenant's ID Pr
 WATERMARK_AGE: Final = _seconds("watermark_age", ("rule", "group"), "How far a rule's watermark is behind, after each of its sweeps.")
 QUERY_TIME: Final = _seconds("query_time", ("rule", "outcome"), "A rule's query, retries and waiting for a free one included.")
 PARTIALS: Final = _counter("partials", "{answer}", ("rule",), "Log answers that came back incomplete, and so were no answer.")
-SWEEPS: Final = _counter("sweeps", "{sweep}", ("group", "outcome"), "Sweeps that came to their end: ok, or failed for at least one rule.")
+SWEEPS: Final = _counter("sweeps", "{sweep}", ("group", "outcome"), "Sweeps that came to their end: ok, or failed for at least one rule. Group settle is the timer of that name.")
 SERVICE_ERRORS: Final = _counter("service_errors", "{error}", ("service", "status", "error"), "Requests that a service refused or did not answer (status 0).")
 REFUSED_CALLS: Final = _counter("refused_calls", "{call}", ("trigger", "code"), "HTTP calls the app refused: no identity, or a missing app role.")
 # fmt: on
@@ -116,6 +116,7 @@ _SERVICES: Final = (
     "Microsoft Graph",
     "Log Analytics",
     "Microsoft Sentinel",
+    "Resource Manager",
     "Entra",
     "Logs ingestion",
     "the webhook",

@@ -58,6 +58,13 @@ resource logAlerts 'Microsoft.Insights/scheduledQueryRules@2023-12-01' = [
             timeAggregation: 'Count'
             operator: 'GreaterThan'
             threshold: alert.threshold
+            dimensions: map(alert.split, column => {
+              name: column
+              operator: 'Include'
+              values: [
+                '*'
+              ]
+            })
             failingPeriods: {
               numberOfEvaluationPeriods: 1
               minFailingPeriodsToAlert: 1

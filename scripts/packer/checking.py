@@ -18,7 +18,7 @@ from packer.faults import PackageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PRODUCTION: Final = ("tests/clients", "tests/handlers", "tests/response", "tests/safety")
+PRODUCTION: Final = ("tests/clients", "tests/handlers", "tests/response", "tests/safety", "tests/telemetry")
 """Tests that drive production code through real sockets and SDKs."""
 RUNTIME: Final = "azure-functions-runtime==1.3.0"
 

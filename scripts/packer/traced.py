@@ -25,6 +25,15 @@ _FROM_THE_PACKAGE: Final = (
     "azure.core",
     "aiohttp",
     "pydantic",
+    "azure.identity",
+    "azure.data.tables",
+    "azure.monitor.query",
+    "azure.monitor.ingestion",
+    "azure.monitor.opentelemetry.exporter",
+    "opentelemetry.sdk",
+    "h2",
+    "msal",
+    "cryptography",
 )
 
 

@@ -224,6 +224,7 @@ def test_a_dead_app_fires_although_there_is_not_one_row(now):
         "fast",
         "windowed",
         "baseline",
+        "settle",
     }
 
 
@@ -231,14 +232,32 @@ def test_an_app_that_died_half_an_hour_ago_fires_for_what_should_have_run_since(
     assert {row["Group"] for row in fires("no-sweep", calm, now + timedelta(minutes=30))} == {
         "fast",
         "windowed",
+        "settle",
     }
+
+
+def test_a_settle_that_stopped_fires_while_sweeps_go_on(calm, now):
+    """It pulls, proves and ships the ledger: without it every alert on the ledger would be blind."""
+    calm["AppMetrics"] = [row for row in calm["AppMetrics"] if row["Properties"].get("group") != "settle"]
+
+    assert [row["Group"] for row in fires("no-sweep", calm, now)] == ["settle"]
+
+
+def test_a_rule_that_never_got_an_answer_fires_and_one_that_did_is_silent(calm, now):
+    def asked(rule, outcome):
+        return metric(calm, "query_time", "query_time", 1.0, rule=rule, outcome=outcome) | {"ItemCount": 1}
+
+    calm["AppMetrics"] += [asked("AG-98", "failed") for _ in range(3)]
+    calm["AppMetrics"] += [*(asked("AG-99", "failed") for _ in range(5)), asked("AG-99", "complete")]
+
+    assert [row["Rule"] for row in fires("rule-blind", calm, now)] == ["AG-98"]
 
 
 def test_somebody_elses_heartbeat_is_not_ours(calm, now):
     for row in calm["AppMetrics"]:
         row["AppRoleName"] = "another-app"
 
-    assert len(fires("no-sweep", calm, now)) == 3
+    assert len(fires("no-sweep", calm, now)) == 4
 
 
 @pytest.mark.parametrize(
@@ -299,6 +318,11 @@ def test_a_check_of_the_app_that_found_a_break_fires(calm, now):
         "MICROSOFT.AUTHORIZATION/ROLEASSIGNMENTS/DELETE",
         "MICROSOFT.MANAGEDIDENTITY/USERASSIGNEDIDENTITIES/FEDERATEDIDENTITYCREDENTIALS/WRITE",
         "MICROSOFT.INSIGHTS/SCHEDULEDQUERYRULES/DELETE",
+        "MICROSOFT.INSIGHTS/ACTIONGROUPS/WRITE",
+        "MICROSOFT.ALERTSMANAGEMENT/ACTIONRULES/WRITE",
+        "MICROSOFT.AUTHORIZATION/LOCKS/DELETE",
+        "MICROSOFT.LOGIC/WORKFLOWS/DISABLE/ACTION",
+        "MICROSOFT.STORAGE/STORAGEACCOUNTS/WRITE",
     ],
 )
 def test_a_change_around_the_app_fires_once(calm, now, operation):
@@ -382,8 +406,12 @@ def test_an_alert_has_all_its_parts_and_a_runbook_that_exists(alert):
         "every",
         "window",
         "threshold",
+        "split",
         "query",
     }
+    last = re.split(r"\n(?=\| (?:project|summarize|extend) )", alert["query"].rstrip())[-1]
+    for column in alert["split"]:  # what a rule is split by has to be in its rows
+        assert re.search(rf"\b{column}\b", last), f"{column} is not what the query ends with"
     assert re.fullmatch(r"[a-z]+(-[a-z]+)*", alert["name"])
     assert 0 <= alert["severity"] <= 4
     assert duration(alert["every"]) <= duration(alert["window"])
