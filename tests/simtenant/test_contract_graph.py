@@ -39,7 +39,8 @@ NOT_IN_PERMISSIONS_FILE = re.compile(
 # The file lists these two as needed together with a writing permission; alone
 # they must not grant roles.
 ONLY_TOGETHER = {
-    ("POST", "/serviceprincipals/{id}/approleassignments"): {"Application.Read.All", "Directory.Read.All"}
+    ("POST", "/serviceprincipals/{id}/approleassignments"): {"Application.Read.All", "Directory.Read.All"},
+    ("POST", "/serviceprincipals/{id}/approleassignedto"): {"Application.Read.All", "Directory.Read.All"},
 }
 
 
