@@ -4,7 +4,7 @@ PYTHON ?=
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
-CODE := function_app.py settings.py handlers detections response clients simtenant workbench bench tests
+CODE := function_app.py settings.py handlers detections response clients simtenant workbench bench scripts tests
 
 .PHONY: demo up test check bench package clean
 
