@@ -9,11 +9,14 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
+from azure.core.exceptions import AzureError, ClientAuthenticationError
+
 from clients.errors import (
     Conflicting,
     Malformed,
     NotSent,
     OutcomeUnknown,
+    Refused,
     Unavailable,
     error_code,
     from_status,
@@ -86,6 +89,14 @@ class AzureRoles:
             and str(held.get("scope")).lower() == self._group.lower()
         )
 
+    async def _token(self) -> str:
+        try:
+            return (await self._credential.get_token(_SCOPE)).token
+        except ClientAuthenticationError as error:
+            raise Refused("Entra", "no token for Resource Manager") from error
+        except AzureError as error:
+            raise NotSent("Entra", "not reached for a token for Resource Manager") from error
+
     async def _call(
         self,
         method: str,
@@ -97,7 +108,7 @@ class AzureRoles:
         import httpx  # noqa: PLC0415 (as the clients do)
 
         write = method != "GET"
-        token = (await self._credential.get_token(_SCOPE)).token
+        token = await self._token()
         try:
             answer = await self._http.request(
                 method,

@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from clients.errors import BadRequest, Conflicting, Malformed, NotFound
-from clients.graph.calls import SCOPE, Beta, GraphCalls
+from clients.graph.calls import SCOPE, Beta, GraphCalls, translated
 
 GRAPH_APP_ID: Final = "00000003-0000-0000-c000-000000000000"
 
@@ -18,7 +18,11 @@ class Directory(GraphCalls):
 
     async def signed_in_tenant(self) -> str:
         """Give the tenant of our own token (``tid``)."""
-        token = (await self._credential.get_token(SCOPE, enable_cae=True)).token
+
+        async def ask() -> str:
+            return (await self._credential.get_token(SCOPE, enable_cae=True)).token
+
+        token = await translated("read own token", ask)
         try:
             body = token.split(".")[1]
             return str(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["tid"]).lower()

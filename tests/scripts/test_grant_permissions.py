@@ -1,5 +1,7 @@
 """The script that gives permissions, run against the simulated tenant over sockets."""
 
+import asyncio
+import os
 import re
 import sys
 from contextlib import asynccontextmanager
@@ -291,3 +293,50 @@ async def test_after_apply_the_app_itself_says_that_nothing_is_missing(app):
         after = await health._permissions(process)
 
     assert (before["ok"], after["ok"]) == (False, True), (before, after)
+
+
+async def program(world, server, **changed):
+    """Run the script as a process, with a client secret in the environment, as CI does."""
+    given = {
+        "tenant": world.tenant.settings.tenant_id,
+        "identity": world.app.object_id,
+        "identity-client-id": world.app.app_id,
+        "playbook": world.playbook.object_id,
+        "playbook-group": GROUP,
+        "graph-url": server.base_url,
+        "arm-url": server.base_url,
+    }
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", "/"),
+        "AZURE_TENANT_ID": world.tenant.settings.tenant_id,
+        "AZURE_CLIENT_ID": world.person.app_id,
+        "AZURE_CLIENT_SECRET": world.person.secret,
+        "AZURE_AUTHORITY_HOST": server.tls_url,
+        "SSL_CERT_FILE": str(server.ca_file),
+        **changed,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(ROOT / "scripts" / "grant_permissions.py"),
+        "--apply",
+        *(part for name, value in given.items() for part in (f"--{name}", value)),
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_the_program_signs_in_and_gives_and_says_so_when_it_cannot_sign_in(tmp_path):
+    tenant = Tenant()
+    world = World(tenant, ArmRoles(tenant))
+    async with TenantServer(tenant, directory=tmp_path, extra_routes=world.roles.routes()) as server:
+        code, out, err = await program(world, server, AZURE_CLIENT_SECRET="wrong")
+        assert (code, "az login" in out, "Traceback" in err) == (1, True, False), (out, err)
+        assert world.app.app_roles == set()
+
+        code, out, err = await program(world, server)
+        assert code == 0, (out, err)
+    assert world.app.app_roles == REQUIRED
