@@ -86,8 +86,12 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--with", dest="extras", action="append", default=[], help="also give an optional right"
     )
     parser.add_argument("--assign", action="append", default=[], type=_assignment, metavar="ROLE=OBJECT-ID")
-    parser.add_argument("--graph-url", default="https://graph.microsoft.com", help=argparse.SUPPRESS)
-    parser.add_argument("--arm-url", default="https://management.azure.com", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--graph-url", type=_url, default="https://graph.microsoft.com", help=argparse.SUPPRESS
+    )
+    parser.add_argument(
+        "--arm-url", type=_url, default="https://management.azure.com", help=argparse.SUPPRESS
+    )
     read = parser.parse_args(words)
     try:
         read.rights = catalogue.chosen(read.lever, read.extras)
@@ -245,6 +249,13 @@ def _guid(text: str) -> str:
     if not _GUID.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no GUID")
     return text.lower()
+
+
+def _url(text: str) -> str:
+    """Take https, and http to this machine: a person's token goes there."""
+    if not re.fullmatch(r"https://[\w.-]+|http://(localhost|127\.0\.0\.1)(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither https nor on this machine")
+    return text
 
 
 def _group(text: str) -> str:

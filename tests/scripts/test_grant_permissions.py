@@ -295,6 +295,32 @@ async def test_after_apply_the_app_itself_says_that_nothing_is_missing(app):
     assert (before["ok"], after["ok"]) == (False, True), (before, after)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"graph_url": "http://example.com"},
+        {"arm_url": "http://127.0.0.1.example.com"},
+        {"playbook_group": "rg-playbook"},
+        {"identity": "id-agentbreaker"},
+    ],
+)
+async def test_arguments_that_cannot_be_right_end_with_2_before_anything_is_asked(world, wrong, capsys):
+    with pytest.raises(SystemExit) as ended:
+        await world.run("--apply", **wrong)
+
+    assert ended.value.code == 2
+    assert list(world.tenant.requests) == []
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("--lever", "nuke"), ("--with", "everything"), ("--assign", "Admin=x")])
+async def test_unknown_words_are_answered_with_those_there_are(world, words, capsys):
+    with pytest.raises(SystemExit):
+        await world.run(*words)
+
+    assert "there are:" in capsys.readouterr().err
+
+
 async def program(world, server, **changed):
     """Run the script as a process, with a client secret in the environment, as CI does."""
     given = {
