@@ -74,8 +74,8 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--identity-client-id", required=True, type=_guid, help="its client id (appId), to compare"
     )
-    parser.add_argument("--playbook", required=True, type=_guid, help="object id of the playbook's identity")
-    parser.add_argument("--playbook-group", required=True, type=_group, help="ARM id of its resource group")
+    parser.add_argument("--playbook", type=_guid, help="object id of the playbook's identity")
+    parser.add_argument("--playbook-group", type=_group, help="ARM id of its resource group")
     parser.add_argument(
         "--api-name", default="Agentbreaker API", help="display name of the API's registration"
     )
@@ -93,6 +93,10 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--arm-url", type=_url, default="https://management.azure.com", help=argparse.SUPPRESS
     )
     read = parser.parse_args(words)
+    if (read.playbook is None) != (read.playbook_group is None):
+        parser.error(
+            "--playbook and --playbook-group belong together: give both, or neither before it is deployed"
+        )
     try:
         read.rights = catalogue.chosen(read.lever, read.extras)
     except ValueError as error:
@@ -110,7 +114,7 @@ async def run(
 
     async with httpx.AsyncClient(follow_redirects=False) as http:
         directory = Directory(args.graph_url, credential, http, args.tenant, no_turn)
-        azure = AzureRoles(args.arm_url, credential, http, args.playbook_group)
+        azure = AzureRoles(args.arm_url, credential, http, args.playbook_group or "")
         try:
             planned = await plan(args, directory, azure)
         except Refused as error:
@@ -134,7 +138,8 @@ async def plan(args: argparse.Namespace, directory: Directory, azure: AzureRoles
     if await directory.signed_in_tenant() != args.tenant:
         raise Mismatch("You are signed in to another tenant than --tenant. Use: az login --tenant <id>.")
     await _identity(directory, args.identity, "--identity", args.identity_client_id)
-    await _identity(directory, args.playbook, "--playbook", None)
+    if args.playbook is not None:
+        await _identity(directory, args.playbook, "--playbook", None)
     graph = await directory.principal_of(GRAPH_APP_ID)
     if graph is None:
         raise Mismatch("This tenant has no service principal of Microsoft Graph.")
@@ -146,8 +151,15 @@ async def plan(args: argparse.Namespace, directory: Directory, azure: AzureRoles
     await api.found()
     registration = api.registration()
     principal = api.principal(registration)
-    found += [registration, principal, api.assignment(Role.INCIDENT_SUBMIT, args.playbook, principal)]
+    found += [registration, principal]
+    if args.playbook is not None:
+        found.append(api.assignment(Role.INCIDENT_SUBMIT, args.playbook, principal))
     found += [api.assignment(role, holder, principal) for role, holder in args.assign]
+    if args.playbook_group is None:
+        say(
+            "The playbook is not named: its part comes with --playbook and --playbook-group, once it is deployed."
+        )
+        return found
     sentinel = await directory.principal_of(SENTINEL_APP_ID)
     if sentinel is None:
         raise Mismatch(

@@ -64,7 +64,7 @@ class World:
             "graph-url": self.url,
             "arm-url": self.url,
         } | {name.replace("_", "-"): value for name, value in changed.items()}
-        line = [part for name, value in given.items() for part in (f"--{name}", value)]
+        line = [part for name, value in given.items() if value is not None for part in (f"--{name}", value)]
         return await script.run(
             script.arguments([*line, *words]), As(self.tenant, self.person), Patience(0.4, 0.02)
         )
@@ -124,6 +124,15 @@ async def test_from_nothing_everything_is_given_and_a_repeat_writes_nothing(worl
 
     assert await world.run("--apply", "--assign", f"Containment.Read={ANALYSTS}") == 0
     assert world.writes() == []
+
+
+async def test_before_the_playbook_is_deployed_the_rest_is_given(world, capsys):
+    assert await world.run("--apply", playbook=None, playbook_group=None) == 0
+
+    assert f"AGENTBREAKER_API_CLIENT_ID {api_of(world).app_id}" in capsys.readouterr().out
+    assert (world.tenant.api_assignments, world.roles.assignments) == ([], {})
+    with pytest.raises(SystemExit):
+        await world.run("--apply", playbook=None)
 
 
 async def test_removal_takes_back_what_was_given_and_leaves_foreign_grants(world):
