@@ -185,6 +185,7 @@ class GraphService(Batches, Holdings, PolicyWrites):
             *self._batch_operations(),
             *self._holding_operations(),
             *self._policy_operations(),
+            *self._registration_operations(),
             *self._directory.operations(self._page),
         )
 
@@ -570,6 +571,8 @@ class GraphService(Batches, Holdings, PolicyWrites):
         body = await call.body()
         if set(body) == {"keyCredentials"}:
             return await self._patch_keys(call)
+        if set(body) == {"appRoleAssignmentRequired"}:
+            return await self._patch_assignment_required(call, principal)
         self._check_ownership(call, principal)
         unknown = sorted(set(body) - {"accountEnabled"})
         enabled = body.get("accountEnabled")
@@ -606,6 +609,7 @@ class GraphService(Batches, Holdings, PolicyWrites):
     async def _assignments(self, call: Call) -> web.Response:
         principal = self._principal_named(call)
         rows = [self._assignment(principal, role) for role in sorted(principal.app_roles)]
+        rows += [one for one in self._tenant.api_assignments if one["principalId"] == principal.object_id]
         return self._page(call, rows, filterable=frozenset({"id", "resourceId"}), max_top=999, directory=True)
 
     async def _grant_role(self, call: Call) -> web.Response:

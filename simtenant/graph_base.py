@@ -92,7 +92,9 @@ class GraphBase:
     def _app_roles(self) -> list[Json]:
         held = {role for principal in self._tenant.principals.values() for role in principal.app_roles}
         offered = held.union(
-            self._tenant.roles_once_held, *(operation.roles or () for operation in self.operations)
+            self._tenant.roles_once_held,
+            permissions.MARK_READ,
+            *(operation.roles or () for operation in self.operations),
         )
         return [
             {
@@ -107,6 +109,10 @@ class GraphBase:
             for value in sorted(offered)
         ]
 
+    def _roles_of(self, principal: Principal) -> list[Json]:
+        application = self._tenant.applications.get(principal.application_object_id)
+        return [] if application is None else list(application.app_roles)
+
     def _principal(self, principal: Principal) -> Json:
         # Those of the app registration are listed there, not here.
         own = [held for held in principal.credentials if not held.on_application]
@@ -118,8 +124,8 @@ class GraphBase:
             "appDisplayName": principal.display_name,
             "appId": principal.app_id,
             "appOwnerOrganizationId": principal.app_owner_organization_id,
-            "appRoleAssignmentRequired": False,
-            "appRoles": self._app_roles() if principal.app_id == GRAPH.app_id else [],
+            "appRoleAssignmentRequired": principal.app_role_assignment_required,
+            "appRoles": self._app_roles() if principal.app_id == GRAPH.app_id else self._roles_of(principal),
             # Not declared in Graph's schema, but sent by the service.
             "createdDateTime": iso(principal.created_at),
             "disabledByMicrosoftStatus": None,
@@ -152,10 +158,11 @@ class GraphBase:
             "displayName": application.display_name,
             "createdDateTime": iso(application.created_at),
             "signInAudience": application.sign_in_audience,
-            "identifierUris": [],
+            "identifierUris": list(application.identifier_uris),
+            "appRoles": list(application.app_roles),
             "keyCredentials": _keys(held),
             "passwordCredentials": _passwords(held),
-            "tags": [],
+            "tags": list(application.tags),
         }
         if application.is_blueprint:
             return {"@odata.type": "#microsoft.graph.agentIdentityBlueprint", **row}

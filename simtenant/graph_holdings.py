@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from simtenant import permissions
-from simtenant.graph_base import Audited, GraphBase
+from simtenant.graph_base import Audited
+from simtenant.graph_registrations import REGISTERED, Registrations
 from simtenant.graph_wire import Call, GraphRefusedError, Json, Operation, json_answer, not_found
 from simtenant.tenant import HeldCredential, PrincipalKind
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _FEDERATED = "/applications/{id}/federatedIdentityCredentials"
 
 
-class Holdings(GraphBase):
+class Holdings(Registrations):
     """Reading and removing what a principal holds."""
 
     def _holding_operations(self) -> tuple[Operation, ...]:
@@ -223,9 +224,11 @@ class Holdings(GraphBase):
         return web.Response(status=204)
 
     async def _patch_keys(self, call: Call) -> web.Response:
+        body = await call.body()
+        if call.path.lower().startswith("/applications") and set(body) <= REGISTERED:
+            return await self._patch_registration(call)
         principal, at_application = self._holder(call)
         self._check_ownership(call, principal)
-        body = await call.body()
         keys = body.get("keyCredentials")
         if set(body) != {"keyCredentials"} or not isinstance(keys, list):
             raise GraphRefusedError(

@@ -157,6 +157,7 @@ class Principal:
     own_federated: list[Json] = field(default_factory=list)
     lost_credentials: list[HeldCredential] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
+    app_role_assignment_required: bool = False
     client_capabilities_cp1: bool = False
     agent_identity_blueprint_id: str | None = None
     ip_address: str = "198.51.100.10"
@@ -201,6 +202,10 @@ class Application:
     sign_in_audience: str
     created_at: datetime
     is_blueprint: bool = False
+    identifier_uris: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    app_roles: tuple[Json, ...] = ()
+    """The roles of its API, in Graph's JSON."""
 
 
 class LogSink(Protocol):
@@ -260,6 +265,7 @@ class Tenant:
         self.policies: list[Json] = []
         self.named_locations: list[Json] = []
         self.roles_once_held: set[str] = set()
+        self.api_assignments: list[Json] = []  # app roles of APIs registered here, in Graph's JSON
         self.client_sign_ins: dict[str, LastSignIn] = {}
         self.resource_sign_ins: dict[str, LastSignIn] = {}
         self._random = random.Random(self.settings.seed)
@@ -341,6 +347,32 @@ class Tenant:
                 user_agent=user_agent,
             )
         )
+
+    def add_principal_of(self, application: Application) -> Principal:
+        """
+        Make the service principal of an application that was registered without one.
+
+        Raises: ValueError when it has one.
+        """
+        return self._add(
+            Principal(
+                object_id=self.new_id(),
+                app_id=application.app_id,
+                application_object_id=application.object_id,
+                display_name=application.display_name,
+                sign_in_audience=application.sign_in_audience,
+                app_owner_organization_id=self.settings.tenant_id,
+                created_at=self.clock.now(),
+            )
+        )
+
+    def remove_application(self, application: Application) -> None:
+        """Delete a registration with its service principal and what was assigned to that."""
+        del self.applications[application.object_id]
+        object_id = self._by_app_id.pop(application.app_id, None)
+        if object_id is not None:
+            del self.principals[object_id]
+            self.api_assignments = [one for one in self.api_assignments if one["resourceId"] != object_id]
 
     def add_managed_identity(
         self,
@@ -542,7 +574,7 @@ class Tenant:
             raise ValueError(f"{principal.display_name}: object id or app id is taken")
         self.principals[principal.object_id] = principal
         self._by_app_id[principal.app_id] = principal.object_id
-        if principal.application_object_id:
+        if principal.application_object_id and principal.application_object_id not in self.applications:
             self.applications[principal.application_object_id] = Application(
                 object_id=principal.application_object_id,
                 app_id=principal.app_id,

@@ -137,8 +137,8 @@ def _environment(site: Path, root: Path, trace: Path) -> dict[str, str]:
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
-        "AGENTBREAKER_PACKAGE_SITE": str(site),
-        "AGENTBREAKER_PACKAGE_TRACE": str(trace),
+        "PACKAGE_CHECK_SITE": str(site),
+        "PACKAGE_CHECK_TRACE": str(trace),
     }
 
 

@@ -157,7 +157,7 @@ def test_what_production_code_loads_when_it_runs_is_in_what_was_found_by_reading
             *chosen,
         ],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "scripts"), "AGENTBREAKER_PACKAGE_TRACE": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "scripts"), "PACKAGE_CHECK_TRACE": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,

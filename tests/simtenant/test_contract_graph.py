@@ -43,6 +43,7 @@ ONLY_TOGETHER = {
     ("PATCH", "/identity/conditionalaccess/policies/{id}"): {"Application.Read.All", "Policy.Read.All"},
     ("DELETE", "/identity/conditionalaccess/policies/{id}"): {"Policy.Read.All"},
     ("POST", "/serviceprincipals/{id}/approleassignments"): {"Application.Read.All", "Directory.Read.All"},
+    ("POST", "/serviceprincipals/{id}/approleassignedto"): {"Application.Read.All", "Directory.Read.All"},
 }
 
 

@@ -1,0 +1,1 @@
+"""What ``scripts/grant_permissions.py`` is made of."""
