@@ -201,7 +201,8 @@ var suffix = uniqueString(subscription().id, environmentName, location)
 var tags = {
   'azd-env-name': environmentName
 }
-var privateStorage = !empty(integrationSubnetId) && !empty(privateEndpointSubnetId)
+// Also where integrationSubnetId was forgotten: the app then cannot reach its storage, which is seen; a public one is not.
+var privateStorage = !empty(privateEndpointSubnetId)
 var packageContainer = 'package'
 var storeTable = 'agentbreaker'
 var playbookName = 'logic-agentbreaker-${suffix}'
@@ -371,6 +372,7 @@ module baselines 'modules/baselines.bicep' = {
   params: {
     workspaceName: workspaceName
     retentionDays: baselineRetentionDays
+    first: inventory == 'create'
   }
 }
 
@@ -678,3 +680,12 @@ output AGENTBREAKER_PLAYBOOK_PRINCIPAL_ID string = playbookIdentity.outputs.prin
 
 @description('Resource group of the playbook.')
 output AGENTBREAKER_PLAYBOOK_RESOURCE_GROUP string = playbookResourceGroup
+
+@description('Client id of the app\'s identity, for scripts/grant_permissions.py.')
+output AGENTBREAKER_APP_CLIENT_ID string = identity.outputs.clientId
+
+@description('ARM id of the playbook\'s group, for scripts/grant_permissions.py.')
+output AGENTBREAKER_PLAYBOOK_GROUP_ID string = '${subscription().id}/resourceGroups/${playbookResourceGroup}'
+
+@description('This tenant, for scripts/grant_permissions.py.')
+output AZURE_TENANT_ID string = subscription().tenantId

@@ -26,7 +26,7 @@ var ruleIds = [
 
 resource runPlaybook 'Microsoft.SecurityInsights/automationRules@2025-09-01' = {
   scope: workspace
-  name: guid(workspace.id, 'agentbreaker')
+  name: guid(workspace.id, playbookId)
   properties: {
     displayName: 'Agentbreaker: hand over incidents of its rules'
     order: 100

@@ -10,6 +10,12 @@ param workspaceName string
 @maxValue(730)
 param retentionDays int
 
+@description('Whether this is the first deployment: then the first bin of daily summaries is named.')
+param first bool
+
+@description('The day of the deployment. Not to be given.')
+param firstDay string = utcNow('yyyy-MM-dd')
+
 var baselines = [
   {
     table: 'AgentGraphHourly_CL'
@@ -77,6 +83,9 @@ resource summaryRules 'Microsoft.OperationalInsights/workspaces/summaryLogs@2025
         binSize: baseline.binMinutes
         binDelay: baseline.delayMinutes
         timeSelector: 'TimeGenerated'
+        // A day begins at midnight, in the queries as in the rules that read them; without this it would begin at the hour of
+        // the deployment. Given once: left out later, the rule goes on as it is.
+        binStartTime: first && baseline.binMinutes == 1440 ? '${firstDay}T00:00:00Z' : null
         destinationTable: baseline.table
       }
     }

@@ -1,6 +1,6 @@
 // Serves: POST /api/incidents, which reads an incident, its alerts and its entities again, and the comment that says what
-// was done (clients/sentinel.py). Responder is the least built-in role that may comment. It may also edit incidents and
-// watchlist rows, which the app never does; rule AG-19 reports a service principal that touches the inventory.
+// was done (clients/sentinel.py). Responder is the least built-in role that may comment. It may also edit incidents,
+// make and delete automation rules and read the workspace, which the app never does (docs/hardening.md).
 targetScope = 'resourceGroup'
 
 @description('Object id of the app\'s identity.')

@@ -1,6 +1,5 @@
 // Serves: the rules, the proof of a containment (a refused sign-in in the log) and the watchlist: clients/logs.py.
-// Data Reader rather than Log Analytics Reader, which would also read the workspace's settings and every solution in it:
-// the app only queries.
+// Data Reader rather than Log Analytics Reader: the app only queries.
 targetScope = 'resourceGroup'
 
 @description('Object id of the app\'s identity.')

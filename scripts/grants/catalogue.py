@@ -30,6 +30,7 @@ OPTIONAL_READS: Final = {
     "risk-detections": "IdentityRiskEvent.Read.All",
     "agents": "AgentIdentity.Read.All",
     "agent-users": "User.Read.All",
+    "licence": "LicenseAssignment.Read.All",
 }
 """Words for ``--with``."""
 

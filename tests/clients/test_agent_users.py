@@ -8,6 +8,7 @@ import pytest
 from graph_world import World, running
 
 from clients.errors import Malformed, NotFound, Refused
+from clients.graph.calls import Beta
 from clients.terms import AppId, Kind, ServicePrincipal, object_id
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ async def test_an_agent_user_names_its_agent_identity(world: World) -> None:
 
 async def test_a_person_is_no_agent_user_and_neither_is_nobody_or_an_agent_identity(world: World) -> None:
     graph = world.graph()
-    person = next(iter(await graph._read_all("list users", graph._graph.users, paced=False)))["id"]
+    person = next(
+        iter(await graph._read_all("list users", Beta(f"{graph._base_url}/v1.0/users"), paced=False))
+    )["id"]
 
     for other in (person, an_agent(world).object_id, "11111111-2222-4333-8444-555555555555"):
         with pytest.raises(NotFound):

@@ -18,6 +18,7 @@ INFRA = ROOT / "infra"
 FUNCTIONS = frozenset(
     [
         "any",
+        "utcNow",
         "concat",
         "contains",
         "empty",

@@ -132,7 +132,18 @@ def test_alerts_have_what_the_module_reads():
         "every",
         "window",
         "threshold",
+        "split",
         "query",
     }
     assert all(read <= set(alert) for alert in alerts)
     assert len({alert["name"] for alert in alerts}) == len(alerts)
+
+
+@pytest.mark.parametrize(
+    "file", sorted(path.name for path in (bicep.ROOT / "detections" / "baselines").glob("*.kql"))
+)
+def test_a_summary_rules_query_defines_no_function(file):
+    """Summary rules take none (summary-rules.md: "User-defined functions aren't supported"); one refused stops a deployment."""
+    query = (bicep.ROOT / "detections" / "baselines" / file).read_text()
+
+    assert not re.search(r"\blet\s+\w+\s*=\s*\(", query)
