@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from response.levers import LEVERS, OPTIONAL_READ_PERMISSIONS, READ_PERMISSIONS
+from simtenant.arm_roles import ArmRoles
 from simtenant.arm_workspace import ArmWorkspace
 from simtenant.history import write_history
 from simtenant.ingestion import Ingestion
@@ -80,6 +81,7 @@ class Estate:
         self.audit = LogsIngestion(self.tenant, self.engine)
         self.sentinel = Sentinel(self.tenant)
         self.workspace = ArmWorkspace(self.tenant, self.engine)
+        self.roles = ArmRoles(self.tenant)
         self.resources = Resources(self.tenant)
         self.app: Principal = self.tenant.add_application("agentbreaker", app_roles=APP_ROLES)
         self.audit.publishers = {self.app.object_id}
@@ -103,7 +105,7 @@ class Estate:
             self.engine.set_watchlist("AgentInventory", self.population.watchlist)
         await self._stack.enter_async_context(SummaryRules(self.tenant, self.engine))
         await self._stack.enter_async_context(self.ingestion)
-        services = (self.logs, self.audit, self.sentinel, self.workspace, self.resources)
+        services = (self.logs, self.audit, self.sentinel, self.workspace, self.roles, self.resources)
         routes = [*self._extra_routes, *(route for service in services for route in service.routes())]
         self._server = await self._stack.enter_async_context(
             TenantServer(
