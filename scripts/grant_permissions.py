@@ -85,6 +85,14 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--with", dest="extras", action="append", default=[], help="also give an optional right"
     )
+    parser.add_argument(
+        "--caller-client",
+        action="append",
+        default=[],
+        type=_guid,
+        metavar="CLIENT-ID",
+        help="a program people may call with (Azure CLI: 04b07795-8ddb-461a-bbee-02f9e1bf7b46); repeatable",
+    )
     parser.add_argument("--assign", action="append", default=[], type=_assignment, metavar="ROLE=OBJECT-ID")
     parser.add_argument(
         "--graph-url", type=_url, default="https://graph.microsoft.com", help=argparse.SUPPRESS
@@ -152,6 +160,7 @@ async def plan(args: argparse.Namespace, directory: Directory, azure: AzureRoles
     registration = api.registration()
     principal = api.principal(registration)
     found += [registration, principal]
+    found += [api.caller(client_id, registration) for client_id in args.caller_client]
     if args.playbook is not None:
         found.append(api.assignment(Role.INCIDENT_SUBMIT, args.playbook, principal))
     found += [api.assignment(role, holder, principal) for role, holder in args.assign]

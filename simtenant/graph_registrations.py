@@ -23,7 +23,7 @@ from simtenant.tenant import Application
 if TYPE_CHECKING:
     from simtenant.tenant import Principal
 
-REGISTERED: Final = frozenset({"identifierUris", "appRoles", "tags"})
+REGISTERED: Final = frozenset({"identifierUris", "appRoles", "tags", "api"})
 """What of a registration can be changed here."""
 _AT_CREATION: Final = REGISTERED | {"displayName", "signInAudience"}
 _DEFAULT_ROLE: Final = "00000000-0000-0000-0000-000000000000"
@@ -76,8 +76,10 @@ class Registrations(GraphBase):
 
     def _changed(self, made: Application, body: Json) -> Application:
         for name in REGISTERED & set(body):
-            if not isinstance(body[name], list):
-                raise _bad(f"{name} must be a list.")
+            if not isinstance(body[name], dict if name == "api" else list):
+                raise _bad(f"{name} has the wrong form.")
+        api = body.get("api", made.api)
+        _check_api(api, made.api)
         roles = tuple(body.get("appRoles", made.app_roles))
         for role in roles:
             guid(role.get("id"))
@@ -87,7 +89,8 @@ class Registrations(GraphBase):
         others = (one for one in self._tenant.applications.values() if one.object_id != made.object_id)
         if any(set(uris) & set(one.identifier_uris) for one in others):
             raise _bad("Another object with the same value for property identifierUris already exists.")
-        return replace(made, app_roles=roles, identifier_uris=uris, tags=tuple(body.get("tags", made.tags)))
+        tags = tuple(body.get("tags", made.tags))
+        return replace(made, app_roles=roles, identifier_uris=uris, tags=tags, api=dict(api))
 
     async def _deregister(self, call: Call) -> web.Response:
         made = self._application_named(call)
@@ -180,3 +183,22 @@ class Registrations(GraphBase):
 
 def _bad(message: str) -> GraphRefusedError:
     return GraphRefusedError(400, "Request_BadRequest", message)
+
+
+def _check_api(api: Json, before: Json) -> None:
+    """
+    Refuse an ``api`` that names scopes which are not there yet.
+
+    That clients can be authorised only for scopes of an earlier write is from memory; the stricter reading is simulated.
+    """
+    if api.get("requestedAccessTokenVersion") not in (None, 1, 2):
+        raise _bad("requestedAccessTokenVersion must be 1 or 2.")
+    for scope in api.get("oauth2PermissionScopes", []):
+        guid(scope.get("id"))
+        if not scope.get("value") or scope.get("type") not in ("User", "Admin"):
+            raise _bad("A scope needs id, value and type.")
+    known = {scope["id"] for scope in before.get("oauth2PermissionScopes", [])}
+    for client in api.get("preAuthorizedApplications", []):
+        guid(client.get("appId"))
+        if not set(client.get("delegatedPermissionIds") or ()) <= known:
+            raise _bad("delegatedPermissionIds names a scope that the application does not have.")

@@ -206,6 +206,8 @@ class Application:
     tags: tuple[str, ...] = ()
     app_roles: tuple[Json, ...] = ()
     """The roles of its API, in Graph's JSON."""
+    api: Json = field(default_factory=dict)
+    """Graph's ``api``: token version, delegated scopes, clients authorised beforehand."""
 
 
 class LogSink(Protocol):

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from handlers.auth import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MARK: Final = "agentbreaker:grant-permissions"
 """Tag by which a repeat knows the registration it made."""
 _ROLE_IDS: Final = uuid.UUID("b2f6a7de-3f4e-4d0c-9b53-2b7f1c1f7c55")
+SCOPE_ID: Final = str(uuid.uuid5(_ROLE_IDS, "access"))
+_SCOPE: Final = {
+    "id": SCOPE_ID,
+    "value": "access",
+    "type": "User",
+    "isEnabled": True,
+    "adminConsentDisplayName": "Call Agentbreaker",
+    "adminConsentDescription": "Call Agentbreaker as the person who is signed in. What they may do is said by app roles.",
+    "userConsentDisplayName": "Call Agentbreaker",
+    "userConsentDescription": "Call Agentbreaker as you. What you may do is said by app roles.",
+}
 _TEXT: Final = {
     Role.INCIDENT_SUBMIT: ("Application",),
     Role.SIGNAL_SUBMIT: ("Application",),
@@ -46,6 +60,52 @@ def app_roles() -> list[dict[str, Any]]:
     ]
 
 
+def exposed(api: dict[str, Any], callers: Iterable[str] = ()) -> dict[str, Any]:
+    """
+    Give ``api`` as it must be, with what somebody else added left in.
+
+    Tokens of version 2, because Easy Auth compares their issuer with the v2.0 endpoint's (infra/modules/app.bicep); one
+    delegated scope, without which nobody can ask for a token for themselves; ``callers`` may ask without consent.
+    """
+    scopes = [scope for scope in api.get("oauth2PermissionScopes") or () if scope.get("id") != SCOPE_ID]
+    clients = {
+        str(client.get("appId")).lower(): client for client in api.get("preAuthorizedApplications") or ()
+    }
+    for caller in callers:
+        held = clients.get(caller, {"appId": caller}).get("delegatedPermissionIds") or []
+        clients[caller] = {"appId": caller, "delegatedPermissionIds": [*dict.fromkeys([*held, SCOPE_ID])]}
+    return {
+        "requestedAccessTokenVersion": 2,
+        "oauth2PermissionScopes": [_SCOPE, *scopes],
+        "preAuthorizedApplications": [
+            {"appId": one.get("appId"), "delegatedPermissionIds": one.get("delegatedPermissionIds") or []}
+            for one in clients.values()
+        ],
+    }
+
+
+def without(api: dict[str, Any], caller: str) -> dict[str, Any]:
+    """Give ``api`` with this caller authorised for our scope no more."""
+    found = exposed(api)
+    found["preAuthorizedApplications"] = [
+        one for one in found["preAuthorizedApplications"] if str(one["appId"]).lower() != caller
+    ]
+    return found
+
+
+def lets(application: dict[str, Any], caller: str) -> bool:
+    """Tell whether a client may ask for tokens of people without their consent."""
+    return any(
+        str(one.get("appId")).lower() == caller and SCOPE_ID in (one.get("delegatedPermissionIds") or ())
+        for one in _api(application).get("preAuthorizedApplications") or ()
+    )
+
+
+def _api(application: dict[str, Any]) -> dict[str, Any]:
+    api = application.get("api")
+    return api if isinstance(api, dict) else {}
+
+
 def is_ours(application: dict[str, Any]) -> bool:
     """Tell whether the registration carries this script's mark."""
     return MARK in (application.get("tags") or ())
@@ -57,6 +117,8 @@ def is_complete(application: dict[str, Any]) -> bool:
     return (
         f"api://{application.get('appId')}" in (application.get("identifierUris") or ())
         and application.get("signInAudience") == "AzureADMyOrg"
+        and _api(application).get("requestedAccessTokenVersion") == 2
+        and any(one.get("id") == SCOPE_ID for one in _api(application).get("oauth2PermissionScopes") or ())
         and all(_agrees(held, wanted) for wanted in app_roles())
     )
 

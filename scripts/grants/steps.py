@@ -132,13 +132,18 @@ class ApiSteps:
                     "signInAudience": "AzureADMyOrg",
                     "tags": [api.MARK],
                     "appRoles": api.app_roles(),
+                    "api": api.exposed({}),
                 }
                 await self._directory.write("POST", "/applications", body, accepts=(201,))
                 made = await self.found()
             if made is None:
                 raise NotFound("Microsoft Graph", "the registration just made is not shown yet")
             uris = dict.fromkeys([*(made.get("identifierUris") or ()), f"api://{made['appId']}"])
-            body = {"identifierUris": list(uris), "appRoles": api.with_ours(made)}
+            body = {
+                "identifierUris": list(uris),
+                "appRoles": api.with_ours(made),
+                "api": api.exposed(made.get("api") or {}),
+            }
             await self._directory.write("PATCH", f"/applications/{made['id']}", body)
 
         async def take() -> None:
@@ -156,6 +161,37 @@ class ApiSteps:
 
         why = "callers prove their role to this API; Easy Auth checks its audience"
         return Step(f"app registration {self.name}", why, _REGISTRAR, there, give, take, ours)
+
+    def caller(self, client_id: str, registration: Step) -> Step:
+        """Let a client program ask for people's tokens without consent. Roles and assignment are asked for all the same."""
+
+        async def there() -> bool:
+            made = await self.found()
+            return made is not None and api.lets(made, client_id)
+
+        async def give() -> None:
+            made = await self.found()
+            if made is None:
+                raise NotFound("Microsoft Graph", "the registration is not shown yet")
+            body = {"api": api.exposed(made.get("api") or {}, (client_id,))}
+            await self._directory.write("PATCH", f"/applications/{made['id']}", body)
+
+        async def take() -> None:
+            made = await self.found()
+            if made is not None:
+                body = {"api": api.without(made.get("api") or {}, client_id)}
+                await self._directory.write("PATCH", f"/applications/{made['id']}", body)
+
+        return Step(
+            f"{self.name} may be called with client {client_id}",
+            "people get tokens with this program, as the Azure CLI, without being asked for consent",
+            _REGISTRAR,
+            there,
+            give,
+            take,
+            there,
+            needs=registration.title,
+        )
 
     def principal(self, registration: Step) -> Step:
         """Make the API's service principal, which gives tokens only to those who were assigned."""

@@ -375,3 +375,42 @@ async def test_the_program_signs_in_and_gives_and_says_so_when_it_cannot_sign_in
         code, out, err = await program(world, server)
         assert code == 0, (out, err)
     assert world.app.app_roles == REQUIRED
+
+
+AZURE_CLI = "04b07795-8ddb-461a-bbee-02f9e1bf7b46"
+
+
+async def test_tokens_are_of_the_version_whose_issuer_easy_auth_expects(world):
+    assert await world.run("--apply") == 0
+
+    made = api_of(world)
+    assert made.api["requestedAccessTokenVersion"] == 2
+    assert [scope["value"] for scope in made.api["oauth2PermissionScopes"]] == ["access"]
+    assert made.api["preAuthorizedApplications"] == []  # nobody calls for people without consent unless named
+
+
+async def test_a_registration_with_tokens_of_version_1_is_mended_and_what_others_added_stays(world):
+    assert await world.run("--apply") == 0
+    made = api_of(world)
+    theirs = {"id": ANALYSTS, "value": "other", "type": "User"}
+    made.api.update(requestedAccessTokenVersion=1, oauth2PermissionScopes=[theirs])
+
+    assert await world.run("--apply") == 0
+
+    api = api_of(world).api
+    assert api["requestedAccessTokenVersion"] == 2
+    assert {scope["value"] for scope in api["oauth2PermissionScopes"]} == {"access", "other"}
+
+
+async def test_a_named_client_may_call_for_people_and_is_taken_back(world):
+    words = "--caller-client", AZURE_CLI
+    assert await world.run("--apply", *words) == 0
+    [client] = api_of(world).api["preAuthorizedApplications"]
+    world.tenant.requests.clear()
+
+    assert await world.run("--apply", *words) == 0
+    assert world.writes() == []
+    assert client["appId"] == AZURE_CLI
+    assert await world.run("--apply", "--assign", f"Containment.Read={ANALYSTS}") == 0
+    assert await world.run("--remove", *words) == 0  # the registration stays: somebody else is assigned
+    assert api_of(world).api["preAuthorizedApplications"] == []
