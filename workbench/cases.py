@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import yaml
 
-from detections.catalog import RESULT_COLUMNS, Fault, Rule
+from detections.catalog import RESULT_COLUMNS, Fault, Rule, parse_yaml
 from detections.runner import DetectionRow, RejectedRow, bind_window, parse_rows
 from workbench import schemas
 from workbench.engine import INGESTED_AT, LogEngine
@@ -79,7 +79,7 @@ def load_cases(folder: Path) -> tuple[Case, ...]:
     """Read ``cases.yaml`` of a rule folder. Raises: CasesError with every fault."""
     file = f"{folder.name}/cases.yaml"
     try:
-        document = yaml.safe_load((folder / "cases.yaml").read_text(encoding="utf-8"))
+        document = parse_yaml((folder / "cases.yaml").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CasesError([Fault(file, "file", "it is missing", "cases, see docs/rules.md")]) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

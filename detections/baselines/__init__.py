@@ -12,7 +12,7 @@ from typing import Final
 
 import yaml
 
-from detections.catalog import CatalogError, Fault, duration
+from detections.catalog import CatalogError, Fault, duration, parse_yaml
 
 FOLDER: Final = Path(__file__).resolve().parent
 _FIELDS: Final = {"table", "query", "bin", "delay", "reads"}
@@ -38,7 +38,7 @@ def load(folder: Path = FOLDER) -> tuple[Baseline, ...]:
     """Read ``baselines.yaml`` and the queries it names. Raises: CatalogError with every fault."""
     file = folder / "baselines.yaml"
     try:
-        entries = yaml.safe_load(file.read_text(encoding="utf-8"))
+        entries = parse_yaml(file.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise CatalogError([Fault(str(file), "file", str(error), "a list of baselines")]) from error
     faults: list[Fault] = []
