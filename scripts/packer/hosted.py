@@ -24,7 +24,7 @@ _ROLE: Final = "Incident.Submit"
 _WHERE: Final = """
 import importlib, json, sys
 names = ("msgraph", "azure.functions", "azure.core", "httpx", "pydantic", "azure.identity", "azure.data.tables",
-    "azure.monitor.query", "azure.monitor.ingestion", "azure.monitor.opentelemetry.exporter", "opentelemetry.sdk", "h2", "msal",
+    "azure.monitor.query", "azure.monitor.ingestion", "azure.monitor.opentelemetry.exporter", "opentelemetry.sdk.trace", "h2", "msal",
     "cryptography")
 print(json.dumps({name: importlib.import_module(name).__file__ for name in names}))
 """

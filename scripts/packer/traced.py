@@ -30,7 +30,7 @@ _FROM_THE_PACKAGE: Final = (
     "azure.monitor.query",
     "azure.monitor.ingestion",
     "azure.monitor.opentelemetry.exporter",
-    "opentelemetry.sdk",
+    "opentelemetry.sdk.trace",
     "h2",
     "msal",
     "cryptography",
