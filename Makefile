@@ -19,7 +19,7 @@ up: $(READY) ## the simulated tenant and the app, left running
 
 test: $(READY) ## all tests
 	@scripts/node-modules
-	@$(RUN) -m pytest -q -n 3
+	@$(RUN) -m pytest -q -n 3 --dist worksteal
 
 check: $(READY) ## lint, types, import direction, rule gate, documents in step
 	@$(VENV)/bin/ruff check $(CODE)

@@ -55,7 +55,7 @@ Try, in another terminal:
 
 Policies (docs/conditional-access.md), as somebody who may change them:
 
-  . {policies}; python -m workbench policies plan CA-Agents-BlockHighRiskServicePrincipals
+  . {policies}; .venv/bin/python -m workbench policies plan CA-Agents-BlockHighRiskServicePrincipals
 
 Stories: {stories}. What the app logs: {log}. Ctrl+C ends everything.
 """
