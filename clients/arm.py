@@ -10,11 +10,14 @@ from clients.errors import Malformed, NotSent, OutcomeUnknown, Refused, Unavaila
 from clients.telemetry.words import SpanName
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import httpx
     from azure.core.credentials_async import AsyncTokenCredential
 
 SCOPE: Final = "https://management.azure.com/.default"
 _WITHIN: Final = timedelta(seconds=20)
+_WRITES: Final = frozenset({"PUT", "DELETE"})  # POST asks: Sentinel reads alerts and entities with it
 
 
 class ArmCalls:
@@ -26,28 +29,38 @@ class ArmCalls:
     def __init__(self, base_url: str, credential: AsyncTokenCredential, http: httpx.AsyncClient) -> None:
         self._base_url, self._credential, self._http = base_url, credential, http
 
-    async def _read(self, method: str, path: str, what: str) -> dict[str, Any]:
+    async def _read(
+        self, method: str, path: str, what: str, query: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """Read, with retries."""
         async for attempt in retry.reads(within=_WITHIN):
             with attempt:
-                return self._object(await self._request(method, path, what, None), what)
+                return self._object(await self._request(method, path, what, query=query), what)
         raise AssertionError("tenacity ends in a result or an error")  # pragma: no cover
 
-    async def _send(self, method: str, path: str, what: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def _send(self, method: str, path: str, what: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Write once."""
         return self._object(await self._request(method, path, what, body), what)
 
     async def _request(
-        self, method: str, path: str, what: str, body: dict[str, Any] | None
+        self,
+        method: str,
+        path: str,
+        what: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         with telemetry.call(SpanName.ARM_CALL, self.service, what):
-            return await self._sent(method, path, what, body)
+            return await self._sent(method, path, what, body, query or {})
 
-    async def _sent(self, method: str, path: str, what: str, body: dict[str, Any] | None) -> httpx.Response:
+    async def _sent(
+        self, method: str, path: str, what: str, body: Mapping[str, Any] | None, query: Mapping[str, str]
+    ) -> httpx.Response:
         import httpx
         from azure.core.exceptions import AzureError, ClientAuthenticationError
 
-        write = body is not None
+        write = method in _WRITES
         try:
             token = (await self._credential.get_token(SCOPE)).token
         except ClientAuthenticationError as error:
@@ -58,7 +71,7 @@ class ArmCalls:
             answer = await self._http.request(
                 method,
                 f"{self._base_url}{path}",
-                params={"api-version": self.api_version},
+                params={"api-version": self.api_version, **query},
                 json=body,
                 headers={"Authorization": f"Bearer {token}"},
             )

@@ -25,6 +25,8 @@ for folder in (ROOT, ROOT / "scripts"):
 import httpx  # noqa: E402  # the path above makes the project's own importable
 
 from clients.errors import ClientError, Refused  # noqa: E402
+from clients.fields import printable  # noqa: E402
+from clients.terms import is_guid  # noqa: E402
 from grants import catalogue, steps  # noqa: E402
 from grants.azure_roles import SENTINEL_APP_ID, AzureRoles  # noqa: E402
 from grants.directory import GRAPH_APP_ID, Directory  # noqa: E402
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 
     from azure.core.credentials_async import AsyncTokenCredential
 
-_GUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _GROUP: Final = re.compile(r"/subscriptions/[0-9a-fA-F-]{36}/resourceGroups/[\w.()-]+/?", re.IGNORECASE)
 
 
@@ -43,14 +44,9 @@ class Mismatch(Exception):
     """The arguments do not fit this tenant; nothing was changed."""
 
 
-def shown(text: object) -> str:
-    """Show text from the tenant without anything that a terminal would obey."""
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in str(text))
-
-
 def say(line: str) -> None:
     """Print one line, escaped."""
-    print(shown(line), flush=True)
+    print(printable(line), flush=True)
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -120,7 +116,7 @@ async def run(
     async def no_turn() -> None:
         """Nothing here shares ID Protection's second."""
 
-    async with httpx.AsyncClient(follow_redirects=False) as http:
+    async with httpx.AsyncClient(follow_redirects=False, timeout=httpx.Timeout(40, connect=5)) as http:
         directory = Directory(args.graph_url, credential, http, args.tenant, no_turn)
         azure = AzureRoles(args.arm_url, credential, http, args.playbook_group or "")
         try:
@@ -206,20 +202,20 @@ async def _identity(directory: Directory, object_id: str, argument: str, client_
     if held is None:
         if (by_app := await directory.principal_of(object_id)) is not None:
             raise Mismatch(
-                f"{argument} {object_id} is the client id (appId) of {shown(by_app.get('displayName'))}. Give its"
+                f"{argument} {object_id} is the client id (appId) of {printable(by_app.get('displayName'))}. Give its"
                 f" object id: {by_app.get('id')}."
             )
         if (made := await directory.application(object_id)) is not None:
             raise Mismatch(
-                f"{argument} {object_id} is the object id of the app registration {shown(made.get('displayName'))}."
+                f"{argument} {object_id} is the object id of the app registration {printable(made.get('displayName'))}."
                 " Give the object id of the managed identity's service principal (Enterprise applications)."
             )
         raise Mismatch(f"{argument} {object_id} is no service principal of this tenant. If its identity was made"
                        " just now, wait a minute and repeat.")  # fmt: skip
     if held.get("servicePrincipalType") != "ManagedIdentity":
         raise Mismatch(
-            f"{argument} {object_id} is {shown(held.get('displayName'))}, a service principal of type"
-            f" {shown(held.get('servicePrincipalType'))} and no managed identity. Give the managed identity's."
+            f"{argument} {object_id} is {printable(held.get('displayName'))}, a service principal of type"
+            f" {printable(held.get('servicePrincipalType'))} and no managed identity. Give the managed identity's."
         )
     if client_id is not None and str(held.get("appId")).lower() != client_id:
         raise Mismatch(f"{argument} {object_id} has the client id {held.get('appId')}, not {client_id}: two identities"
@@ -267,7 +263,7 @@ async def _say_values(api: steps.ApiSteps) -> None:
 
 
 def _guid(text: str) -> str:
-    if not _GUID.fullmatch(text):
+    if not is_guid(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no GUID")
     return text.lower()
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from simtenant.sentinel import AUDIENCE
-from simtenant.tokens import InvalidTokenError
+from simtenant.sentinel import ArmError, arm, caller_of
 
 if TYPE_CHECKING:
     from simtenant.tenant import Tenant
@@ -38,29 +37,22 @@ class ArmRoles:
         """Return the routes of management.azure.com for role assignments."""
         one = f"{_PATH}/{{name}}"
         return [
-            web.get(_PATH, self._list),
-            web.get(one, self._get),
-            web.put(one, self._put),
-            web.delete(one, self._delete),
+            web.get(_PATH, arm(self._list)),
+            web.get(one, arm(self._get)),
+            web.put(one, arm(self._put)),
+            web.delete(one, arm(self._delete)),
         ]
 
-    def _refused(self, request: web.Request, *, write: bool) -> web.Response | None:
-        try:
-            claims = self._tenant.tokens.validate(request.headers.get("Authorization"), AUDIENCE)
-        except InvalidTokenError as error:
-            return _error(401, error.code, str(error))
-        if request.query.get("api-version") != "2022-04-01":
-            return _error(400, "NoRegisteredProviderFound", "Only api-version 2022-04-01 is simulated.")
-        if write and self.writers is not None and claims.object_id not in self.writers:
-            return _error(403, "AuthorizationFailed", "The client does not have authorization.")
-        return None
+    def _admit(self, request: web.Request, *, write: bool) -> None:
+        caller_of(self._tenant, self.writers if write else None, request)
+        if request.query["api-version"] != "2022-04-01":
+            raise ArmError(400, "NoRegisteredProviderFound", "Only api-version 2022-04-01 is simulated.")
 
     async def _list(self, request: web.Request) -> web.Response:
-        if refused := self._refused(request, write=False):
-            return refused
+        self._admit(request, write=False)
         found = _FILTER.fullmatch(request.query.get("$filter", ""))
         if found is None:
-            return _error(400, "InvalidFilter", "Only principalId eq is simulated.")
+            raise ArmError(400, "InvalidFilter", "Only principalId eq is simulated.")
         scope = request.path.partition("/providers/")[0].lower()
         rows = [
             one
@@ -71,23 +63,22 @@ class ArmRoles:
         return web.json_response({"value": rows})
 
     async def _get(self, request: web.Request) -> web.Response:
-        if refused := self._refused(request, write=False):
-            return refused
+        self._admit(request, write=False)
         held = self.assignments.get(request.path.lower())
-        return (
-            _error(404, "RoleAssignmentNotFound", "Not found.") if held is None else web.json_response(held)
-        )
+        if held is None:
+            raise ArmError(404, "RoleAssignmentNotFound", "Not found.")
+        return web.json_response(held)
 
     async def _put(self, request: web.Request) -> web.Response:
-        if refused := self._refused(request, write=True):
-            return refused
+        self._admit(request, write=True)
         try:
             sent = json.loads(await request.read())["properties"]
             role, principal = str(sent["roleDefinitionId"]), str(sent["principalId"]).lower()
-        except (ValueError, KeyError, TypeError):
-            return _error(400, "InvalidRequestContent", "roleDefinitionId and principalId are needed.")
+        except (ValueError, KeyError, TypeError) as error:
+            message = "roleDefinitionId and principalId are needed."
+            raise ArmError(400, "InvalidRequestContent", message) from error
         if principal not in self._tenant.principals:
-            return _error(400, "PrincipalNotFound", "The principal does not exist in the directory.")
+            raise ArmError(400, "PrincipalNotFound", "The principal does not exist in the directory.")
         scope = request.path.partition("/providers/")[0]
         wanted = (scope.lower(), role.lower(), principal)
         for path, one in self.assignments.items():
@@ -96,9 +87,9 @@ class ArmRoles:
             if path == request.path.lower():
                 if same:
                     return web.json_response(one)
-                return _error(400, "RoleAssignmentUpdateNotPermitted", "The name is taken.")
+                raise ArmError(400, "RoleAssignmentUpdateNotPermitted", "The name is taken.")
             if same:
-                return _error(409, "RoleAssignmentExists", "The role assignment already exists.")
+                raise ArmError(409, "RoleAssignmentExists", "The role assignment already exists.")
         row = {
             "id": request.path,
             "name": request.match_info["name"],
@@ -114,11 +105,6 @@ class ArmRoles:
         return web.json_response(row, status=201)
 
     async def _delete(self, request: web.Request) -> web.Response:
-        if refused := self._refused(request, write=True):
-            return refused
+        self._admit(request, write=True)
         gone = self.assignments.pop(request.path.lower(), None)
         return web.Response(status=204) if gone is None else web.json_response(gone)
-
-
-def _error(status: int, code: str, message: str) -> web.Response:
-    return web.json_response({"error": {"code": code, "message": message}}, status=status)

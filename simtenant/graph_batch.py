@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -30,7 +31,7 @@ _METHODS: Final = frozenset({"GET", "POST", "PATCH", "PUT", "DELETE"})
 _OF_THE_BODY: Final = ("Content-Length", "Content-Type", "Transfer-Encoding", "Content-Encoding")
 
 
-class Batches(GraphBase):
+class Batches(GraphBase, ABC):
     """Requests inside a request."""
 
     def _batch_operations(self) -> tuple[Operation, ...]:
@@ -77,9 +78,9 @@ class Batches(GraphBase):
             answer["body"] = json.loads(response.body)
         return answer
 
+    @abstractmethod
     async def _answered(self, call: Call) -> web.Response:
         """Answer one call whose caller is known; ``GraphService`` says how."""
-        raise NotImplementedError
 
 
 def _checked(requests: object) -> Sequence[Mapping[str, Any]]:

@@ -8,6 +8,7 @@ credential a principal signs in with ends its next token request, as in Entra; i
 from __future__ import annotations
 
 import uuid
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _FEDERATED = "/applications/{id}/federatedIdentityCredentials"
 
 
-class Holdings(Registrations):
+class Holdings(Registrations, ABC):
     """Reading and removing what a principal holds."""
 
     def _holding_operations(self) -> tuple[Operation, ...]:
@@ -98,9 +99,9 @@ class Holdings(Registrations):
         rows = [self._person(one) for one in principal.sponsors]
         return self._page(call, rows, filterable=frozenset({"id"}), max_top=999, directory=True)
 
+    @abstractmethod
     def _person(self, object_id: str) -> Json:
         """Show an owner or sponsor; ``GraphService`` knows the people."""
-        raise NotImplementedError
 
     async def _directory_roles(self, call: Call) -> web.Response:
         rows = [

@@ -530,11 +530,19 @@ class Sentinel:
 
 
 def admitted(tenant: Tenant, allowed: Container[str] | None, request: web.Request) -> Claims:
-    """
-    Check token, caller, api-version and workspace, in ARM's order.
+    """Check the caller as ``caller_of`` does, and that the path is of our workspace. Raises: ArmError."""
+    claims = caller_of(tenant, allowed, request)
+    asked = (
+        f"/subscriptions/{request.match_info['subscription']}/resourceGroups/{request.match_info['group']}"
+        f"/providers/Microsoft.OperationalInsights/workspaces/{request.match_info['workspace']}"
+    )
+    if asked.lower() != tenant.settings.workspace_resource_id.lower():
+        raise ArmError(404, "ResourceNotFound", f"The Resource '{asked}' was not found.")
+    return claims
 
-    Raises: ArmError.
-    """
+
+def caller_of(tenant: Tenant, allowed: Container[str] | None, request: web.Request) -> Claims:
+    """Check token, caller and api-version, in ARM's order. ``allowed`` None: everybody. Raises: ArmError."""
     try:
         claims = tenant.tokens.validate(request.headers.get("Authorization"), AUDIENCE)
     except InvalidTokenError as error:
@@ -552,12 +560,6 @@ def admitted(tenant: Tenant, allowed: Container[str] | None, request: web.Reques
             "MissingApiVersionParameter",
             "The api-version query parameter (?api-version=) is required for all requests.",
         )
-    asked = (
-        f"/subscriptions/{request.match_info['subscription']}/resourceGroups/{request.match_info['group']}"
-        f"/providers/Microsoft.OperationalInsights/workspaces/{request.match_info['workspace']}"
-    )
-    if asked.lower() != tenant.settings.workspace_resource_id.lower():
-        raise ArmError(404, "ResourceNotFound", f"The Resource '{asked}' was not found.")
     return claims
 
 

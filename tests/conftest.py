@@ -13,6 +13,18 @@ for folder in ("response", "simtenant", "detections", "safety", "."):
 from desk_app import desk  # noqa: E402  # found by the path above
 
 from response import alive, batches, turns  # noqa: E402
+from workbench.parser import KqlParser, ParserMissingError  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def parser():
+    """Microsoft's KQL parser."""
+    try:
+        parser = KqlParser()
+    except ParserMissingError as error:
+        pytest.skip(f"MICROSOFT'S PARSER IS NOT INSTALLED: {error}")
+    yield parser
+    parser.close()
 
 
 @pytest.fixture

@@ -7,11 +7,9 @@ The SDK is imported when the client is built, not when this module is.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import json
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from urllib.parse import urlsplit
 
 from clients import retry, telemetry
@@ -25,7 +23,7 @@ from clients.errors import (
     error_code,
     from_status,
 )
-from clients.fields import text
+from clients.fields import text, token_claims
 from clients.telemetry.words import SpanName
 from clients.terms import ObjectId, TenantId, object_id
 
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SERVICE: Final = "Microsoft Graph"
 SCOPE: Final = "https://graph.microsoft.com/.default"
-_READ_WITHIN: Final = timedelta(seconds=20)
 # A write that takes longer counts as an unknown outcome. Shorter than the time after which
 # ``response/pulling.py`` may send again, so that no request of ours is still under way then.
 _WRITE_WITHIN: Final = timedelta(seconds=40)
@@ -51,6 +48,9 @@ class GraphCalls:
     ``turn`` is awaited before every ID Protection and Conditional Access read: the tenant allows about
     one such request a second, all applications together, without Retry-After (docs throttling-limits).
     """
+
+    read_within: ClassVar = timedelta(seconds=20)
+    """How long a read is tried."""
 
     def __init__(
         self,
@@ -107,6 +107,8 @@ class GraphCalls:
             link = page.get("@odata.nextLink")
             if not link:
                 return items
+            if urlsplit(str(link))[:2] != urlsplit(self._base_url)[:2]:
+                raise Malformed(SERVICE, f"{what}: the next page is on another host")
             page = await self._read(what, builder.with_url(link), paced=paced)
 
     async def _read(
@@ -126,7 +128,7 @@ class GraphCalls:
             body = await adapter.send_primitive_async(request, "bytes", {"XXX": ODataError})
             return json.loads(body or b"")
 
-        async for attempt in retry.reads(within=_READ_WITHIN):
+        async for attempt in retry.reads(within=self.read_within):
             with attempt:
                 if paced:
                     await self._turn()
@@ -162,7 +164,7 @@ class GraphCalls:
                 raise from_status(SERVICE, what, answer.status_code, code=code, headers=headers)
             return json.loads(answer.content)
 
-        async for attempt in retry.reads(within=_READ_WITHIN):
+        async for attempt in retry.reads(within=self.read_within):
             with attempt:
                 if paced:
                     await self._turn()
@@ -180,9 +182,9 @@ class GraphCalls:
         *,
         method: str = "POST",
         accepts: tuple[int, ...] = (204,),
-    ) -> None:
+    ) -> bytes:
         """
-        Write once; never retried here. Only the documented status counts: kiota takes any 2xx page for success.
+        Write once, and give what was answered; never retried here. Only the documented status counts: kiota takes any 2xx page for success.
 
         Raises: as ``from_status`` for a write; NotSent; OutcomeUnknown.
         """
@@ -195,7 +197,7 @@ class GraphCalls:
         if method != "DELETE":
             request.set_stream_content(json.dumps(body).encode(), "application/json")
 
-        async def send() -> None:
+        async def send() -> bytes:
             adapter: Any = self._graph.request_adapter
             span = adapter.start_tracing_span(request, what.replace(" ", "_"))
             try:  # signs the request, and sends it anew after a claims challenge: a 401 did nothing
@@ -205,8 +207,9 @@ class GraphCalls:
             if answer.status_code not in accepts:
                 code, headers = error_code(answer), dict(answer.headers)
                 raise from_status(SERVICE, what, answer.status_code, code=code, headers=headers, write=True)
+            return bytes(answer.content)
 
-        await translated(what, send, write=True)
+        return await translated(what, send, write=True)
 
 
 class Beta:
@@ -296,8 +299,7 @@ def moment(found: Mapping[str, Any], name: str = "createdDateTime") -> datetime 
 
 def _own_claims(token: str) -> tuple[ObjectId, frozenset[str]]:
     try:
-        payload = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        claims = token_claims(token)
         return object_id(claims["oid"]), frozenset(claims.get("roles", ()))
-    except (IndexError, KeyError, TypeError, ValueError, binascii.Error, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Malformed("Entra", "our own token has no readable object id") from error

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from typing import Any, Final
 from urllib.parse import quote
 
 from clients.errors import BadRequest, Conflicting, Malformed, NotFound
+from clients.fields import token_claims
 from clients.graph.calls import SCOPE, Beta, GraphCalls, translated
 
 GRAPH_APP_ID: Final = "00000003-0000-0000-c000-000000000000"
@@ -24,9 +23,8 @@ class Directory(GraphCalls):
 
         token = await translated("read own token", ask)
         try:
-            body = token.split(".")[1]
-            return str(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["tid"]).lower()
-        except (IndexError, KeyError, TypeError, ValueError) as error:
+            return str(token_claims(token)["tid"]).lower()
+        except (KeyError, ValueError) as error:
             raise Malformed("Entra", "the token names no tenant") from error
 
     async def principal(self, object_id: str) -> dict[str, Any] | None:

@@ -306,7 +306,7 @@ async def test_an_outer_failure_that_passes_is_asked_again(world: World) -> None
 
 
 async def test_what_is_not_reached_is_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clients.graph.calls._READ_WITHIN", timedelta(0))
+    monkeypatch.setattr("clients.graph.calls.GraphCalls.read_within", timedelta(0))
 
     with pytest.raises(NotSent):
         await world.graph("http://127.0.0.1:1").dossier(as_ours(world.agent))

@@ -417,7 +417,7 @@ async def test_a_read_whose_answer_is_lost_is_asked_again(world: World, read: st
 async def test_a_read_that_nobody_answers_is_unavailable(
     world: World, read: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clients.graph.calls._READ_WITHIN", timedelta(0))
+    monkeypatch.setattr("clients.graph.calls.GraphCalls.read_within", timedelta(0))
     world.tenant.faults.add("^GET ", FaultKind.STATUS, status=503, times=None)
 
     with pytest.raises(Unavailable):

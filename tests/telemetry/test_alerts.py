@@ -13,8 +13,6 @@ from datetime import timedelta
 import pytest
 from workspace import ALERTS, ROOT, TABLES, duration, fires
 
-from workbench.parser import KqlParser, ParserMissingError
-
 NAMES = [alert["name"] for alert in ALERTS]
 FRESH = {"containment-happened"}  # the story contains, and that alone is told
 
@@ -22,16 +20,6 @@ FRESH = {"containment-happened"}  # the story contains, and that alone is told
 OF_THE_LEDGER = {
     alert["name"] for alert in ALERTS if alert["query"].startswith("AgentbreakerAudit_CL")
 } - FRESH
-
-
-@pytest.fixture(scope="module")
-def parser():
-    try:
-        parser = KqlParser()
-    except ParserMissingError as error:
-        pytest.skip(f"MICROSOFT'S PARSER IS NOT INSTALLED: {error}")
-    yield parser
-    parser.close()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from workspace import ask as asked
 
 from workbench import workbook
 from workbench.engine import LogEngine, Result
-from workbench.parser import KqlParser, ParserMissingError
 
 TILES = {tile.name: tile for tile in workbook.tiles()}
 
@@ -34,17 +33,8 @@ def test_it_is_a_workbook_of_ten_tiles_at_most_on_one_time_range():
     assert len({item["name"] for item in book["items"]}) == len(book["items"])
 
 
-def test_microsofts_parser_takes_every_query():
-    try:
-        parser = KqlParser()
-    except ParserMissingError as error:
-        pytest.skip(f"MICROSOFT'S PARSER IS NOT INSTALLED: {error}")
-    try:
-        assert {name: parser.check(tile.query).errors for name, tile in TILES.items()} == dict.fromkeys(
-            TILES, ()
-        )
-    finally:
-        parser.close()
+def test_microsofts_parser_takes_every_query(parser):
+    assert {name: parser.check(tile.query).errors for name, tile in TILES.items()} == dict.fromkeys(TILES, ())
 
 
 def test_containments_are_counted_once_though_their_rows_came_twice(told, answers):

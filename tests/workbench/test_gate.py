@@ -21,16 +21,6 @@ def engine() -> Iterator[LogEngine]:
     engine.close()
 
 
-@pytest.fixture(scope="module")
-def parser() -> Iterator[KqlParser]:
-    try:
-        parser = KqlParser()
-    except ParserMissingError as error:
-        pytest.skip(f"MICROSOFT'S PARSER IS NOT INSTALLED: {error}")
-    yield parser
-    parser.close()
-
-
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
     shutil.copytree(catalog.DETECTIONS / FOLDER, tmp_path / FOLDER)

@@ -7,6 +7,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from clients import fields
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -24,8 +26,8 @@ _EXCLUSION: Final = re.compile(r"^conditions\.(clientApplications|users)\.exclud
 
 
 def printable(text: object) -> str:
-    """Give foreign text without control and formatting characters, which could redraw a terminal; at most 200 characters."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    """Give foreign text as ``fields.printable`` does, at most 200 characters."""
+    shown = fields.printable(text)
     return shown if len(shown) <= 200 else shown[:200] + "…"
 
 

@@ -189,19 +189,17 @@ async def _signed_in(
     async with AsyncExitStack() as stack:
         stack.push_async_callback(credential.close)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=httpx.Timeout(40, connect=10)))
-
-        async def token() -> str:
-            return await _token(credential)
-
         who.check(
-            who.Caller.from_token(await token()),
+            who.Caller.from_token(await _token(credential)),
             tenant,
             who.READ if parsed.action == "plan" else who.WRITE,
             app_object_id=parsed.app_object_id,
             app_client_id=os.environ.get("AGENTBREAKER_CLIENT_ID", ""),
             application_meant=application_meant,
         )
-        graph = PolicyGraph(parsed.graph_url.rstrip("/"), token, http, timedelta(seconds=parsed.pace))
+        graph = PolicyGraph(
+            parsed.graph_url.rstrip("/"), credential, http, tenant, timedelta(seconds=parsed.pace)
+        )
         desk = Desk(graph, Book(state, tenant), parsed.folder, now, print)
         return await _act(parsed, desk, state, credential, stack)
 
