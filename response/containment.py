@@ -249,9 +249,8 @@ class Containment:
     def to_body(self) -> dict[str, Any]:
         """Give the record as JSON for the store."""
         body = {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
-        if (
-            not self.trace
-        ):  # written only where there is one: a version before it refuses names it does not know
+        # Written only where there is one: a version before it refuses names it does not know.
+        if not self.trace:
             del body["trace"]
         return body
 
