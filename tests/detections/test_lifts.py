@@ -1,6 +1,5 @@
 """A prompt attack, then a deviation: through sweep, flow and store, in whichever order the logs arrive."""
 
-import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -118,7 +117,6 @@ async def test_another_prompt_does_not_contain_again_what_a_person_let_go(app: A
     await sweep_rules([DEVIATION], world)
     await settled(app)
     app.estate.tenant.risk.dismiss([app.rogue.object_id])
-    await asyncio.sleep(0.3)
 
     for hour in range(1, 4):
         workspace.clock.now += timedelta(hours=1)
@@ -166,7 +164,6 @@ async def test_something_else_after_the_attack_is_not_hidden_by_what_went_on_bef
 async def settled(app: Any) -> None:
     for _ in range(3):
         await flow.settle(app.process.world)
-        await asyncio.sleep(0.1)
 
 
 async def test_a_novelty_that_outlives_its_containment_is_judged_again(app: Any) -> None:
@@ -178,7 +175,6 @@ async def test_a_novelty_that_outlives_its_containment_is_judged_again(app: Any)
     await sweep_rules([quiet], world)
     await settled(app)
     app.estate.tenant.risk.dismiss([app.rogue.object_id])
-    await asyncio.sleep(0.3)
 
     for _ in range(12):
         workspace.clock.now += timedelta(minutes=10)

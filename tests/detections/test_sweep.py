@@ -220,11 +220,13 @@ async def test_rules_that_have_time_leave_a_query_to_those_that_have_none(
     judged: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace, _, about = place(Event(PRINCIPALS[0], NOON - minutes(5), NOON))
-    asked, answered, client = workspace.query, asyncio.Event(), asyncio.Semaphore(4)
+    asked, client = workspace.query, asyncio.Semaphore(4)
+    begun, answered = asyncio.Event(), asyncio.Event()
 
     async def query(kql: str, *span: Any) -> Any:
         async with client:  # as the client: four at once, first come first served
             if "slow" in kql:
+                begun.set()
                 await answered.wait()
             return await asked(kql, *span)
 
@@ -234,9 +236,9 @@ async def test_rules_that_have_time_leave_a_query_to_those_that_have_none(
         for number, group in enumerate([SweepGroup.WINDOWED] * 5 + [SweepGroup.BASELINE] * 5, 10)
     ]
     waiting = asyncio.create_task(sweep_rules(slow, about))
-    await asyncio.sleep(0.01)
+    await begun.wait()
 
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         done = await sweep_rules([rule(sweep=SweepGroup.FAST)], about)
 
     assert (done.findings, waiting.done()) == (1, False)

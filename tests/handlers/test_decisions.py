@@ -70,7 +70,6 @@ async def settle(app, after=timedelta(0), times=1):
     now = app.process.world.now
     for _ in range(times):
         await flow.settle(replace(app.process.world, now=lambda: now() + after))
-        await asyncio.sleep(0.05)
 
 
 async def contained(app):

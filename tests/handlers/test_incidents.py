@@ -39,7 +39,6 @@ def raised(app, *principals, rule="AG-04", confidence="high", details=True, **op
 async def settled(app, times=4):
     for _ in range(times):
         await flow.settle(app.process.world)
-        await asyncio.sleep(0.15)
 
 
 async def test_an_incident_of_our_own_rule_contains_and_is_commented(app):

@@ -75,7 +75,6 @@ async def test_each_state_is_told_once_with_an_id_of_its_own(told, receiver):
     await flow.respond(finding(told), told.process.world)
     for _ in range(3):
         await flow.settle(told.process.world)
-        await asyncio.sleep(0.15)
 
     assert receiver.events() == ["pulled", "confirmed"]
     assert len({got.id for got in receiver.got}) == 2

@@ -105,7 +105,6 @@ class Story:
     async def settle(self):
         for _ in range(3):
             await flow.settle(self.app.process.world)
-            await asyncio.sleep(0.02)
 
     async def forget(self):
         """Watch earlier agents no longer: each would be read back for ever, in every later settle."""

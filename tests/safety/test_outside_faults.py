@@ -1,6 +1,5 @@
 """What happens when the outside misbehaves: a clear error each, nothing lost, nothing done twice, never a traceback."""
 
-import asyncio
 import logging
 from dataclasses import replace
 from datetime import timedelta
@@ -29,7 +28,6 @@ def no_waiting(monkeypatch):
 
 async def settle(app, **changes):
     await flow.settle(replace(app.process.world, **changes))
-    await asyncio.sleep(0.15)
 
 
 async def state(app):

@@ -1,6 +1,5 @@
 """Proof and its absence: what a sign-in after the lever says, and what comes next when the lever did not bite."""
 
-import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -35,7 +34,6 @@ def finding(app, principal=None, **changes):
 async def settle(app, after=timedelta(0)):
     now = app.process.world.now
     await flow.settle(replace(app.process.world, now=lambda: now() + after))
-    await asyncio.sleep(0.05)
 
 
 def sign_in(app, principal, *, code="0", ago=timedelta(0), policies=""):

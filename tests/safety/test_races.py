@@ -78,7 +78,6 @@ async def test_a_process_that_died_after_pull_started_is_looked_at_and_nothing_i
 
     later = second.world.now() + timedelta(seconds=20)
     await flow.settle(replace(second.world, now=lambda: later))
-    await asyncio.sleep(0.2)
     await flow.settle(replace(second.world, now=lambda: later))
 
     (after,) = await app.containments()
@@ -207,11 +206,19 @@ async def test_an_order_that_a_guardrail_refuses_is_refused_even_when_a_containm
         assert app.confirms(status=None) == 0
 
 
-async def test_a_finding_that_joins_while_the_lever_is_pulled_is_not_lost(app):
-    app.estate.tenant.faults.add(r"POST .*/confirmCompromised", FaultKind.LATENCY, seconds=0.4, times=1)
+async def test_a_finding_that_joins_while_the_lever_is_pulled_is_not_lost(app, monkeypatch):
+    graph = app.process.world.graph
+    real, on_the_way = graph.confirm_compromised, asyncio.Event()
 
+    async def slow(principals):
+        on_the_way.set()
+        while len((await app.containments())[0]["findings"]) == 1:
+            await asyncio.sleep(0.01)
+        return await real(principals)
+
+    monkeypatch.setattr(graph, "confirm_compromised", slow)
     first = asyncio.create_task(flow.respond(finding(app), app.process.world))
-    await asyncio.sleep(0.25)
+    await on_the_way.wait()
     joined = await flow.respond(finding(app, rule_id="AG-07", family="probing"), app.process.world)
     await first
 
@@ -284,10 +291,8 @@ async def test_a_claim_is_not_pulled_under_settings_that_would_not_claim_it(app)
 
 async def test_after_somebody_dismissed_the_risk_in_entra_a_new_finding_contains_again(app):
     first = await flow.respond(finding(app), app.process.world)
-    await asyncio.sleep(0.2)
     await flow.settle(app.process.world)
     app.estate.tenant.risk.dismiss([app.rogue.object_id])
-    await asyncio.sleep(0.3)
 
     second = await flow.respond(finding(app, rule_id="AG-07", family="probing"), app.process.world)
 
@@ -327,7 +332,6 @@ async def test_what_was_proposed_a_week_ago_and_is_claimed_today_is_verified(app
     await flow.respond(finding(app), watching)
 
     await flow.respond(finding(app, rule_id="AG-07", family="probing"), app.process.world)
-    await asyncio.sleep(0.2)
     await flow.settle(app.process.world)
 
     assert (await app.containments())[0]["state"] == "confirmed"
@@ -338,7 +342,6 @@ async def test_one_unreadable_record_does_not_stop_settle(app):
         [Put("claimed:gone", {"principal": "x"}), Put("verify:gone", {"principal": "x"})]
     )
     await flow.respond(finding(app), app.process.world)
-    await asyncio.sleep(0.2)
 
     await flow.settle(app.process.world)
 
@@ -348,16 +351,17 @@ async def test_one_unreadable_record_does_not_stop_settle(app):
 async def test_a_confirmation_that_is_heard_of_late_is_the_truth_about_the_principal(app, monkeypatch):
     """Its record was parked while the answer was under way: it may not go on saying that nothing was touched."""
     world = app.process.world
-    real, gate = world.graph.confirm_compromised, asyncio.Event()
+    real, accepted_by_graph, gate = world.graph.confirm_compromised, asyncio.Event(), asyncio.Event()
 
     async def slow(principals):
         accepted = await real(principals)
+        accepted_by_graph.set()
         await gate.wait()
         return accepted
 
     monkeypatch.setattr(world.graph, "confirm_compromised", slow)
     sending = asyncio.create_task(flow.respond(finding(app), world))
-    await asyncio.sleep(0.5)
+    await accepted_by_graph.wait()
     (claimed,) = await batches.all_waiting(pulling.PULL, world)
     await pulling.PULL._park([claimed[0]], "a person stopped it", world)
     assert (await app.containments())[0]["state"] == "awaiting_approval"
@@ -379,17 +383,17 @@ async def test_an_older_comment_that_lands_late_is_written_over_again(app, monke
         custom_details={"ServicePrincipalId": [app.rogue.object_id], "Confidence": ["high"]},
     )
     world = app.process.world
-    real, gate, calls = world.sentinel.put_comment, asyncio.Event(), []
+    real, begun, gate = world.sentinel.put_comment, asyncio.Event(), asyncio.Event()
 
     async def first_is_slow(*arguments):
-        calls.append(1)
-        if len(calls) == 1:
+        if not begun.is_set():
+            begun.set()
             await gate.wait()
         return await real(*arguments)
 
     monkeypatch.setattr(world.sentinel, "put_comment", first_is_slow)
     delivery = asyncio.create_task(app.incident(incident))
-    await asyncio.sleep(0.7)
+    await begun.wait()
     await flow.settle(world)
     gate.set()
     await delivery
@@ -428,10 +432,8 @@ async def test_a_pull_nobody_could_look_up_keeps_saying_so_is_never_sent_again_b
 
 async def test_a_containment_that_was_just_pulled_is_not_closed_by_the_dismissal_of_before(app):
     await flow.respond(finding(app), app.process.world)
-    await asyncio.sleep(0.2)
     await flow.settle(app.process.world)
     app.estate.tenant.risk.dismiss([app.rogue.object_id])
-    await asyncio.sleep(0.3)
     app.estate.tenant.settings.risk_takes_effect_after = timedelta(minutes=5)
 
     for rule, family in (("AG-07", "probing"), ("AG-08", "volume"), ("AG-18", "control")):
@@ -443,11 +445,9 @@ async def test_a_containment_that_was_just_pulled_is_not_closed_by_the_dismissal
 
 async def test_a_failed_containment_whose_risk_was_dismissed_is_contained_anew(app):
     await flow.respond(finding(app), app.process.world)
-    await asyncio.sleep(0.2)
     await flow.settle(app.process.world)
     await flow.respond(after_containment(app, minutes=12), app.process.world)
     app.estate.tenant.risk.dismiss([app.rogue.object_id])
-    await asyncio.sleep(0.3)
 
     await flow.respond(finding(app, rule_id="AG-07", family="probing"), app.process.world)
 

@@ -1,6 +1,5 @@
 """What a hostile reading of the containment engine found; each test is one defect and was red when it was written."""
 
-import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -42,7 +41,6 @@ def later(app, after, **changes):
 async def settle(app, after=timedelta(0), times=1):
     for _ in range(times):
         await flow.settle(later(app, after))
-        await asyncio.sleep(0.05)
 
 
 async def approve(app, containment_id, *, by=SECOND, decision="approve"):

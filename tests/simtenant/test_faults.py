@@ -106,12 +106,10 @@ async def test_a_slow_body_runs_into_the_callers_timeout(world: World) -> None:
 
 async def test_leaving_does_not_wait_for_a_request_that_a_fault_holds(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
-        world.tenant.faults.add("servicePrincipals", "latency", seconds=60)
+        world.tenant.faults.add("servicePrincipals", "latency", seconds=600)  # longer than a test may take
         held = asyncio.create_task(world.graph("GET", PRINCIPALS))
         await asyncio.sleep(0.1)
-        began = time.monotonic()
 
-    assert time.monotonic() - began < 5
     with pytest.raises(aiohttp.ClientError):
         await held
 

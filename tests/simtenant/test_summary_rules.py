@@ -1,6 +1,7 @@
 """The simulated workspace goes on summarising while it runs, as Azure's summary rules do."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -63,9 +64,10 @@ async def test_bins_that_passed_while_nobody_looked_are_made_up_for(engine: LogE
 
 
 async def test_a_rule_that_fails_is_heard_of(engine: LogEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    tenant = Tenant()
+    tenant, begun = Tenant(), threading.Event()
 
     def broken(*_: object) -> int:
+        begun.set()
         raise QueryError("failed", "broken")
 
     monkeypatch.setattr("simtenant.summary_rules.summarise", broken)
@@ -74,7 +76,7 @@ async def test_a_rule_that_fails_is_heard_of(engine: LogEngine, monkeypatch: pyt
     async def open_for_a_while() -> None:
         async with rules:
             tenant.clock.advance(timedelta(hours=2))
-            await asyncio.sleep(1.3)
+            assert await asyncio.to_thread(begun.wait, 30)
 
     with pytest.raises(QueryError):
         await open_for_a_while()

@@ -23,7 +23,6 @@ async def test_ten_deliveries_at_once_lead_to_one_containment_one_comment_and_a_
     )
 
     answers = await asyncio.gather(*(app.incident(incident) for _ in range(10)))
-    await asyncio.sleep(0.2)
     await flow.settle(app.process.world)
 
     assert {answer.status for answer in answers} == {200}
