@@ -64,10 +64,12 @@ async def test_bins_that_passed_while_nobody_looked_are_made_up_for(engine: LogE
 
 
 async def test_a_rule_that_fails_is_heard_of(engine: LogEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    tenant, begun = Tenant(), threading.Event()
+    tenant, begun, left = Tenant(), threading.Event(), threading.Event()
 
     def broken(*_: object) -> int:
         begun.set()
+        # The exit comes first: what is under way then must be waited for, not dropped.
+        assert left.wait(30)
         raise QueryError("failed", "broken")
 
     monkeypatch.setattr("simtenant.summary_rules.summarise", broken)
@@ -77,6 +79,7 @@ async def test_a_rule_that_fails_is_heard_of(engine: LogEngine, monkeypatch: pyt
         async with rules:
             tenant.clock.advance(timedelta(hours=2))
             assert await asyncio.to_thread(begun.wait, 30)
+            asyncio.get_running_loop().call_later(0.1, left.set)
 
     with pytest.raises(QueryError):
         await open_for_a_while()
