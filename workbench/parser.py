@@ -33,18 +33,20 @@ _WORKSPACE_FUNCTIONS: Final = (
 # The bridge looks for a host: it must find neither a browser nor Node, see facts of the package's own loader.
 _HOST = "var global=globalThis,self=globalThis,process=undefined,console={log(){},warn(){},error(){}};"
 _PROGRAM = """
-var L = Kusto.Language, S = L.Symbols, G = null;
-function declare(tables, fns) {
-  var m = Object.entries(tables).map(function (e) {
-    var cols = e[1].map(function (c) { return "['" + c[0] + "']:" + c[1]; }).join(', ');
-    return new S.TableSymbol.$ctor7(e[0], '(' + cols + ')', null);
-  });
+var L = Kusto.Language, S = L.Symbols, known = {}, ours = null;
+// A symbol reads its columns when first used, most of what a check costs: one for each table, however many workspaces.
+function table(name, columns) {
+  var cols = '(' + columns.map(function (c) { return "['" + c[0] + "']:" + c[1]; }).join(', ') + ')', key = name + cols;
+  return known[key] || (known[key] = new S.TableSymbol.$ctor7(name, cols, null));
+}
+function workspace(tables, fns) {
+  var m = Object.entries(tables).map(function (e) { return table(e[0], e[1]); });
   fns.forEach(function (f) { m.push(new S.FunctionSymbol.$ctor16(f[0], f[1], f[2], null)); });
   var db = new S.DatabaseSymbol.ctor('workspace', m);
-  G = L.GlobalState.Default.WithCluster(new S.ClusterSymbol.ctor('cluster', [db])).WithDatabase(db);
+  return L.GlobalState.Default.WithCluster(new S.ClusterSymbol.ctor('cluster', [db])).WithDatabase(db);
 }
-function check(kql) {
-  var code = L.KustoCode.ParseAndAnalyze(kql, G), ds = code.GetDiagnostics(), out = [], cols = [], i;
+function check(kql, where) {
+  var code = L.KustoCode.ParseAndAnalyze(kql, where), ds = code.GetDiagnostics(), out = [], cols = [], i;
   for (i = 0; i < ds.Count; i++) {
     var d = ds.getItem(i);
     out.push({ code: d.Code, severity: d.Severity, start: d.Start, message: d.Message });
@@ -140,31 +142,25 @@ class KqlParser:
         for script in _SCRIPTS:
             self._context.eval((folder / script).read_text(encoding="utf-8"))
         self._context.eval(_PROGRAM)
-        self._tables: Mapping[str, Sequence[tuple[str, str]]] = (
-            tables if tables is not None else schemas.tables()
-        )
-        self._declare(self._tables)
+        ours = _workspace(tables if tables is not None else schemas.tables())
+        self._context.eval(f"ours = {ours}; null")
 
     def check(self, kql: str, tables: Mapping[str, Sequence[tuple[str, str]]] | None = None) -> Analysis:
         """Parse and bind one query; ``tables`` are those of another workspace, for this query only."""
-        if tables is not None:
-            self._declare(tables)
-        try:
-            answer = json.loads(self._context.eval(f"check({json.dumps(kql)})"))
-        finally:
-            if tables is not None:
-                self._declare(self._tables)
+        where = "ours" if tables is None else _workspace(tables)
+        answer = json.loads(self._context.eval(f"check({json.dumps(kql)}, {where})"))
         return Analysis(
             tuple(_diagnostic(item, kql) for item in answer["diagnostics"]),
             tuple((str(name), str(kind)) for name, kind in answer["columns"]),
         )
 
-    def _declare(self, tables: Mapping[str, Sequence[tuple[str, str]]]) -> None:
-        self._context.eval(f"declare({json.dumps(tables)}, {json.dumps(_WORKSPACE_FUNCTIONS)})")
-
     def close(self) -> None:
         """Free the JavaScript engine."""
         self._context.close()
+
+
+def _workspace(tables: Mapping[str, Sequence[tuple[str, str]]]) -> str:
+    return f"workspace({json.dumps(tables)}, {json.dumps(_WORKSPACE_FUNCTIONS)})"
 
 
 def _diagnostic(item: Mapping[str, Any], kql: str) -> Diagnostic:
