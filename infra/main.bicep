@@ -144,6 +144,9 @@ param alertEmailAddresses string[] = []
 @description('Whether alerts are evaluated.')
 param alertsEnabled bool = true
 
+@description('Send the subscription\'s activity log (Administrative) to the workspace. Only where nothing does yet: every row would come twice.')
+param exportActivityLog bool = false
+
 @description('Vault with the secrets agentbreaker-webhook-url and agentbreaker-webhook-secret; empty for no webhook.')
 param webhookVaultName string = ''
 
@@ -399,6 +402,20 @@ module analyticsRules 'modules/analytics-rules.bicep' = {
   ]
 }
 
+// What AG-19 and the alert settings-changed read.
+resource activityLog 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = if (exportActivityLog) {
+  name: 'agentbreaker-activity-log'
+  properties: {
+    workspaceId: workspace.outputs.id
+    logs: [
+      {
+        category: 'Administrative'
+        enabled: true
+      }
+    ]
+  }
+}
+
 module workbook 'modules/workbook.bicep' = {
   name: 'agentbreaker-workbook'
   scope: resourceGroup(appResourceGroup)
@@ -420,6 +437,8 @@ module alerts 'modules/alerts.bicep' = {
     tags: tags
     workspaceId: workspace.outputs.id
     emailAddresses: alertEmailAddresses
+    ledgerAccount: stateStorage.outputs.name
+    appPrincipalId: identity.outputs.principalId
     enabled: alertsEnabled
   }
   dependsOn: [

@@ -13,6 +13,12 @@ param workspaceId string
 @description('Addresses that are mailed. Empty: alerts fire and nobody is called.')
 param emailAddresses string[]
 
+@description('Name of the storage account with state and ledger.')
+param ledgerAccount string
+
+@description('Object id of the app\'s identity, the only one that is to write there.')
+param appPrincipalId string
+
 @description('Whether alerts are evaluated.')
 param enabled bool
 
@@ -54,7 +60,7 @@ resource logAlerts 'Microsoft.Insights/scheduledQueryRules@2023-12-01' = [
       criteria: {
         allOf: [
           {
-            query: alert.query
+            query: replace(replace(alert.query, 'LEDGER_ACCOUNT', ledgerAccount), 'APP_PRINCIPAL', appPrincipalId)
             timeAggregation: 'Count'
             operator: 'GreaterThan'
             threshold: alert.threshold

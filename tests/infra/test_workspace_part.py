@@ -139,6 +139,18 @@ def test_alerts_have_what_the_module_reads():
     assert len({alert["name"] for alert in alerts}) == len(alerts)
 
 
+def test_what_an_alert_leaves_to_the_deployment_is_written_in():
+    text = (bicep.INFRA / "monitoring" / "alerts.yaml").read_text()
+    modules = {module.symbol: module for module in bicep.load("main.bicep").declared("module")}
+
+    left_open = set(re.findall(r'"([A-Z]+_[A-Z]+)"', text))
+    written_in = dict(re.findall(r"'([A-Z]+_[A-Z]+)', (\w+)\)", bicep.load("modules/alerts.bicep").source))
+    assert left_open == set(written_in) == {"LEDGER_ACCOUNT", "APP_PRINCIPAL"}
+    given = modules["alerts"].body["params"]
+    assert given[written_in["LEDGER_ACCOUNT"]].text == "stateStorage.outputs.name"
+    assert given[written_in["APP_PRINCIPAL"]].text == "identity.outputs.principalId"
+
+
 @pytest.mark.parametrize(
     "file", sorted(path.name for path in (bicep.ROOT / "detections" / "baselines").glob("*.kql"))
 )

@@ -297,6 +297,56 @@ def test_a_check_of_the_app_that_found_a_break_fires(calm, now):
     assert [row["What"] for row in fires("ledger-broken", calm, now)] == ["the app found it broken"]
 
 
+def table_request(now, **changes):
+    return {
+        "TimeGenerated": now - timedelta(minutes=10),
+        "AccountName": "LEDGER_ACCOUNT",  # what the deployment writes in stands in the query here
+        "Category": "StorageWrite",
+        "OperationName": "InsertEntity",
+        "AuthenticationType": "OAuth",
+        "RequesterObjectId": "APP_PRINCIPAL",
+        "StatusCode": "204",
+        "CorrelationId": "c-1",
+    } | changes
+
+
+def test_what_the_app_writes_into_its_table_is_silent(calm, now):
+    calm["StorageTableLogs"] = [
+        table_request(now),
+        table_request(
+            now, Category="StorageDelete", OperationName="DeleteEntity", RequesterObjectId="app_principal"
+        ),
+        table_request(now, RequesterObjectId="a-person", AccountName="anothers"),
+        table_request(
+            now, RequesterObjectId="a-person", Category="StorageRead", OperationName="QueryEntities"
+        ),
+        table_request(now, RequesterObjectId="a-pipeline", OperationName="CreateTable"),
+    ]
+
+    assert fires("ledger-written-by-others", calm, now) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "who"),
+    [
+        ({"RequesterObjectId": "a-person"}, "a-person"),
+        (
+            {"RequesterObjectId": "a-person", "Category": "StorageDelete", "OperationName": "DeleteEntity"},
+            "a-person",
+        ),
+        ({"RequesterObjectId": "a-person", "OperationName": "EntityGroupTransaction"}, "a-person"),
+        ({"RequesterObjectId": "a-person", "StatusCode": "403"}, "a-person"),
+        ({"RequesterObjectId": "", "AuthenticationType": "AccountKey"}, "AccountKey"),
+    ],
+)
+def test_a_write_into_the_ledgers_table_by_somebody_else_fires_once(calm, now, changes, who):
+    calm["StorageTableLogs"] = [table_request(now), *[table_request(now, **changes)] * 2]
+
+    ((found,)) = fires("ledger-written-by-others", calm, now)
+
+    assert (found["Who"], found["Requests"]) == (who, 1)
+
+
 @pytest.mark.parametrize(
     "operation",
     [

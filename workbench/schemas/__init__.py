@@ -9,7 +9,8 @@ the check of log files.
 Of Application Insights, ``AppDependencies`` and ``AppTraces`` are as published (pages of 2026-07-27). The stored page of
 ``AppMetrics`` names its columns in an include that was not at hand: ``Name``, ``Sum``, ``Min``, ``Max`` and ``ItemCount``
 are from memory, the rest are the columns that the two others share. Our queries use no column of it but those five,
-``Properties``, ``AppRoleName`` and ``TimeGenerated``.
+``Properties``, ``AppRoleName`` and ``TimeGenerated``. ``StorageTableLogs`` is the page of 2023-03-23 (MicrosoftDocs/
+azure-reference-other).
 
 One column is left out: ``AzureDiagnostics.clientIp_s``. It differs only in case from ``clientIP_s``, and DuckDB, which
 folds the case of identifiers, cannot hold both. A rule that names it is refused by the parser.
