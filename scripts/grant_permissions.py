@@ -259,7 +259,6 @@ async def _say_values(api: steps.ApiSteps) -> None:
     if made is not None:
         say("Put into the environment of azd:")
         say(f"azd env set AGENTBREAKER_API_CLIENT_ID {made['appId']}")
-        say(f"azd env set AGENTBREAKER_API_AUDIENCE api://{made['appId']}")
 
 
 def _guid(text: str) -> str:

@@ -119,7 +119,7 @@ async def test_from_nothing_everything_is_given_and_a_repeat_writes_nothing(worl
         ANALYSTS,
     }
     assert len(world.roles.assignments) == 1
-    assert f"api://{made.app_id}" in capsys.readouterr().out
+    assert f"azd env set AGENTBREAKER_API_CLIENT_ID {made.app_id}" in capsys.readouterr().out
     world.tenant.requests.clear()
 
     assert await world.run("--apply", "--assign", f"Containment.Read={ANALYSTS}") == 0
