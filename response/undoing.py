@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from response.world import World
 
 log = logging.getLogger("agentbreaker.undoing")
+_READS_DETECTIONS: Final = frozenset({"IdentityRiskEvent.Read.All", "IdentityRiskEvent.ReadWrite.All"})
 _COMPARED_AT_ONCE: Final = 5  # each reading of a risk costs the tenant's ID Protection second
 
 
@@ -119,7 +120,8 @@ async def seen_before(c: Containment, world: World) -> tuple[str, ...]:
     """
     Read what an undo would take away, in words: the risk, and what Microsoft itself had detected.
 
-    Costs two ID Protection calls for a risk lever and none otherwise. What cannot be read says so.
+    Costs two ID Protection calls for a risk lever and none otherwise. What cannot be read says so, and what our token
+    surely may not read is not asked: each 403 would call people (alert ``service-refuses``).
     """
     standing = c.standing or (c.lever,)
     if not any(lever in RISK_LEVERS for lever in standing):
@@ -130,6 +132,12 @@ async def seen_before(c: Containment, world: World) -> tuple[str, ...]:
     said = [_risk_in_words(risk)]
     if agent:
         said.append("what Microsoft itself had detected about an agent is not read by this version")
+        return tuple(said)
+    claims = await gathering.answered(world.graph.own_claims())
+    if not isinstance(claims, Unknown) and not claims[1] & _READS_DETECTIONS:
+        said.append(
+            "what Microsoft itself had detected is not read: IdentityRiskEvent.Read.All is not granted"
+        )
         return tuple(said)
     found = await gathering.answered(world.graph.risk_detections(c.principal))
     return (*said, *_detections_in_words(found))

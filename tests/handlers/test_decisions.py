@@ -253,6 +253,18 @@ async def test_undo_asks_for_an_explicit_yes_and_says_what_microsoft_had_found(a
     assert dismissals(app) == []
 
 
+async def test_without_the_right_to_detections_an_undo_does_not_ask_for_them(app):
+    app.estate.app.app_roles.discard("IdentityRiskEvent.Read.All")
+    containment = await contained(app)
+    app.estate.tenant.requests.clear()
+
+    answer = await undo(app, containment)
+
+    shown = answer.body["error"]["details"]["wouldDismiss"]
+    assert any("IdentityRiskEvent.Read.All is not granted" in said for said in shown)
+    assert [one for one in app.estate.tenant.requests if one.status in {401, 403}] == []
+
+
 async def test_undo_dismisses_compares_and_puts_on_probation(app):
     containment = await contained(app)
 

@@ -191,7 +191,7 @@ class GraphOfTenant:
         )
 
     async def own_claims(self):
-        return OURSELVES, frozenset()
+        return OURSELVES, frozenset({"IdentityRiskEvent.Read.All"})
 
     async def dossier(self, _principal):
         return Dossier((), (), frozenset(), frozenset(), None)
