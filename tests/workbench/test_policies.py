@@ -20,6 +20,7 @@ from clients.policies import policy_from_graph
 from clients.terms import AppId, Kind, ObjectId, ServicePrincipal, TenantId
 from response.breaker import armed
 from response.evidence import Armed, NotArmed
+from simtenant.faults import FaultKind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -145,12 +146,125 @@ async def test_a_policy_whose_id_was_told_becomes_ours_and_keeps_its_exclusions(
         display_name="old name", exclude=[SOMEBODY], state=REPORT_ONLY, levels=["medium"]
     )
 
+    before = dict(stored)
     code, said = await d.run("apply", SP_POLICY, "--policy-id", stored["id"])
+    assert (code, d.writes(), dict(stored)) == (0, [], before), said
+    assert "nothing was written" in said
+
+    code, said = await d.run("plan", SP_POLICY)
+    assert "servicePrincipalRiskLevels: medium" in said
+    assert (await d.run("apply", SP_POLICY))[0] == 0
 
     found = d.policy()
-    assert (code, found["id"]) == (0, stored["id"]), said
+    assert found["id"] == stored["id"]
     assert found["conditions"]["clientApplications"]["excludeServicePrincipals"] == [SOMEBODY]
     assert found["conditions"]["servicePrincipalRiskLevels"] == ["high"]
+
+
+EXCLUDED_OTHERWISE = {
+    "roles": ("users", {"excludeRoles": [SOMEBODY]}),
+    "platforms": ("platforms", {"includePlatforms": ["all"], "excludePlatforms": ["linux"]}),
+    "applications": ("applications", {"excludeApplications": [SOMEBODY]}),
+    "filter": ("clientApplications", {"servicePrincipalFilter": {"mode": "exclude", "rule": "x"}}),
+    "no place in its file": ("locations", {"includeLocations": ["All"], "excludeLocations": ["AllTrusted"]}),
+}
+
+
+@pytest.mark.parametrize("which", EXCLUDED_OTHERWISE)
+async def test_an_exclusion_that_a_later_apply_would_drop_keeps_a_policy_from_becoming_ours(
+    d: Desk, which: str
+) -> None:
+    part, more = EXCLUDED_OTHERWISE[which]
+    stored = d.tenant.add_risk_policy(display_name="theirs", state=REPORT_ONLY)
+    conditions = stored["conditions"]
+    conditions[part] = (conditions.get(part) or {}) | more
+
+    code, said = await d.run("apply", SP_POLICY, "--policy-id", stored["id"])
+
+    assert (code, d.writes()) == (1, []), said
+    assert "It is not made ours" in said
+    code, said = await d.run("rollback", SP_POLICY, "--report-only")
+    assert code == 1, said
+    assert "not one of the policies we created" in said
+
+
+async def test_what_another_excluded_is_never_dropped_by_taking_the_policy_over(d: Desk) -> None:
+    await d.run("apply", SP_POLICY)
+    theirs = d.policy()["conditions"] | {
+        "clientApplications": {
+            "includeServicePrincipals": ["ServicePrincipalsInMyTenant"],
+            "excludeServicePrincipals": [SOMEBODY],
+        }
+    }
+    d.edit(conditions=theirs)
+    said = (await d.run("plan", SP_POLICY))[1]
+    assert f"apply {SP_POLICY} --policy-id {d.policy()['id']}" in said
+
+    assert (await d.run("apply", SP_POLICY, "--policy-id", d.policy()["id"]))[0] == 0
+    assert await d.run("plan", SP_POLICY) == (0, f"= {SP_POLICY}: is as written, state {REPORT_ONLY}\n")
+    assert d.policy()["conditions"] == theirs
+
+
+async def test_only_what_its_file_says_is_ever_enabled(d: Desk) -> None:
+    stored = d.tenant.add_risk_policy(
+        display_name="Finance: block all", state=REPORT_ONLY, levels=["low", "medium", "high"]
+    )
+    await d.run("apply", SP_POLICY, "--policy-id", stored["id"])
+
+    code, said = await d.run("promote", SP_POLICY, "--accept-short-history", "0")
+
+    assert (code, stored["state"], d.writes()) == (1, REPORT_ONLY, []), said
+    assert "is not what its file says" in said
+
+
+async def test_one_that_fails_half_way_says_which_and_what_was_written_before(d: Desk) -> None:
+    place = d.tenant.add_named_location({"@odata.type": "#microsoft.graph.ipNamedLocation", "ipRanges": []})
+    d.fault(
+        "POST .*/conditionalAccess/policies", FaultKind.LATENCY
+    )  # takes the first request, and lets it through
+    d.fault("POST .*/conditionalAccess/policies", FaultKind.STATUS, status=403)
+
+    names = (SP_POLICY, LOCATION_POLICY, CODE_POLICY)
+    code, said = await d.run("apply", *names, "--location", place["id"], "--exclude-user", SOMEBODY)
+
+    assert (code, [one["displayName"] for one in d.tenant.policies]) == (1, [SP_POLICY]), said
+    assert (
+        f"! {LOCATION_POLICY}: stopped here, for the reason below. Written before: {SP_POLICY}."
+        f" Not tried: {CODE_POLICY}" in said
+    )
+
+
+@pytest.mark.parametrize("how", ["exclusion", "report-only again", "rollback"])
+async def test_days_in_which_others_had_changed_it_are_never_counted_because_we_wrote_since(
+    d: Desk, how: str
+) -> None:
+    await d.run("apply", SP_POLICY)
+    await d.run("apply", SP_POLICY, "--exclude", d.person.object_id)
+    await d.sign_in(d.agent)
+    d.later(1)
+    d.edit(state="disabled")
+    d.at_risk(d.agent)
+    d.later(12)
+    await d.sign_in(d.agent)
+    d.edit(state=REPORT_ONLY)
+    d.later(2)
+    other = d.tenant.add_application("other")
+    await d.sign_in(other)
+    match how:
+        case "exclusion":
+            assert (await d.run("apply", SP_POLICY, "--exclude", SOMEBODY))[0] == 0
+        case "report-only again":
+            await d.run("promote", SP_POLICY, "--accept-short-history", "0")
+            assert d.policy()["state"] == ENABLED
+            assert (await d.run("rollback", SP_POLICY, "--report-only"))[0] == 0
+        case _:
+            assert (await d.run("rollback", SP_POLICY))[0] == 0
+            assert (await d.run("apply", SP_POLICY))[0] == 0
+
+    code, said = await d.run("promote", SP_POLICY)
+
+    assert (code, d.policy()["state"]) == (1, REPORT_ONLY), said
+    assert "days and 14 are needed" in said
 
 
 async def test_an_enabled_policy_is_never_widened(d: Desk) -> None:

@@ -53,6 +53,7 @@ async def test_a_late_effect_of_a_lost_request_is_told_and_not_taken_for_ours(d:
 
     code, said = await d.run("apply", SP_POLICY, "--policy-id", late["id"])
     assert (code, len(d.tenant.policies)) == (0, 1), said
+    assert (await d.run("apply", SP_POLICY))[0] == 0
 
 
 async def test_an_unreadable_state_file_stops_everything(d: Desk) -> None:

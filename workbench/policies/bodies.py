@@ -153,6 +153,33 @@ def excluded(body: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(one.lower() for ids in lists for one in ids or () if isinstance(one, str))
 
 
+_CARRIED: Final = frozenset(
+    {
+        "clientApplications.excludeServicePrincipals",
+        "clientApplications.excludeAgentIdServicePrincipals",
+        "users.excludeUsers",
+        "users.excludeGroups",
+        "locations.excludeLocations",
+    }
+)
+"""Exclusions that are filled in by id, where the file of a policy has them."""
+
+
+def exclusions_without(body: Mapping[str, Any], template: Mapping[str, Any]) -> list[str]:
+    """Give, as "path: value", what ``body`` leaves out and ``template`` neither leaves out itself nor has a place for."""
+    places = dict(_leaves(template.get("conditions") or {}))
+    lost = []
+    for path, value in _leaves(body.get("conditions") or {}):
+        names = path.split(".")
+        leaves_out = any(name.startswith("exclude") for name in names) or (
+            names[-1] == "mode" and value == "exclude"
+        )
+        if not leaves_out or not value or value == places.get(path) or (path in _CARRIED and path in places):
+            continue
+        lost.append(f"conditions.{path}: {_shown(value)}")
+    return lost
+
+
 def has_break_glass(body: Mapping[str, Any]) -> bool:
     """Whether a policy for people leaves somebody out by name."""
     users = (body.get("conditions") or {}).get("users") or {}

@@ -65,12 +65,11 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     apply.add_argument("--recreate", action="store_true", help="create again what someone deleted")
     for action in (promote, rollback):
         action.add_argument("names", nargs=1, metavar="NAME", help="the policy")
-    for action in (apply, promote):
-        action.add_argument(
-            "--policy-id",
-            metavar="ID",
-            help="make this existing policy ours; without it none is touched that we did not create",
-        )
+    apply.add_argument(
+        "--policy-id",
+        metavar="ID",
+        help="make this existing policy ours as it is, and write nothing; without it none is touched that we did not create",
+    )
     promote.add_argument(
         "--accept", action="append", default=[], metavar="ID",
         help=f"this principal may be refused from now on; or: {NO_BREAK_GLASS}",
@@ -230,6 +229,7 @@ async def _act(
     name = parsed.names[0] if parsed.names else ""
     if getattr(parsed, "policy_id", None):
         await planning.adopt(desk, name, parsed.policy_id.lower())
+        return GOOD
     match parsed.action:
         case "plan":
             return GOOD if await planning.plan(desk, _asked(parsed)) else REFUSED
@@ -250,7 +250,9 @@ async def _act(
     return GOOD
 
 
-def _asked(parsed: argparse.Namespace) -> planning.Asked:
+def _asked(parsed: argparse.Namespace, *, names_only: bool = False) -> planning.Asked:
+    if names_only:
+        return planning.Asked(names=tuple(dict.fromkeys(parsed.names)), named=True, filling=Filling())
     locations = [one for one in parsed.location if one != "AllTrusted"]
     trusted = ("AllTrusted",) if len(locations) < len(parsed.location) else ()
     return planning.Asked(
@@ -296,6 +298,10 @@ def _check_usage(parsed: argparse.Namespace) -> None:
         object_ids([parsed.policy_id], "--policy-id")
         if len(parsed.names) != 1:
             raise UsageError("--policy-id is of one policy: name which of ours it shall be")
+        if _asked(parsed) != _asked(parsed, names_only=True):
+            raise UsageError(
+                "--policy-id makes a policy ours as it is: give the other options to the next apply"
+            )
     if not 0 <= parsed.pace <= 60:
         raise UsageError("--pace: from 0 to 60 seconds")
     for name in parsed.names:

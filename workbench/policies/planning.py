@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from clients.errors import NotFound
+from clients.errors import ClientError, NotFound
 from clients.terms import is_guid
 from workbench.policies import bodies, catalog, writing
 from workbench.policies.book import Entry
@@ -90,7 +90,7 @@ async def _step(desk: Desk, asked: Asked, name: str, template: Json, there: Sequ
         return step(
             Do.REFUSE,
             f"a policy of this name exists that we did not create ({', '.join(map(bodies.printable, same_name))}).{hint}"
-            " It is not touched. If it is yours, make it ours with --policy-id ID; else rename or delete it",
+            f" It is not touched. If it is yours, make it ours with apply {name} --policy-id ID; else rename or delete it",
         )
     try:
         wanted = catalog.filled(template, filling)
@@ -116,10 +116,12 @@ async def _step(desk: Desk, asked: Asked, name: str, template: Json, there: Sequ
             f"policy {entry.id} was deleted by someone. Restore it, or create it again with --recreate",
         )
     wanted["state"] = before.get("state")  # never changed by apply
-    return _compared(asked, entry, step, before, wanted)
+    return _compared(asked, name, step, before, wanted, entry)
 
 
-def _compared(asked: Asked, entry: Entry, make: Callable[..., Step], before: Json, wanted: Json) -> Step:
+def _compared(
+    asked: Asked, name: str, make: Callable[..., Step], before: Json, wanted: Json, entry: Entry
+) -> Step:
     now = bodies.fingerprint(before)
     if now != entry.seen:
         shown = now == entry.planned
@@ -132,7 +134,8 @@ def _compared(asked: Asked, entry: Entry, make: Callable[..., Step], before: Jso
             lines = _indented(bodies.differences(entry.body, before))
             return make(
                 Do.REFUSE,
-                f"someone else edited it since we wrote it:\n{lines}\n  {how}; to keep the edit: --policy-id {entry.id}",
+                f"someone else edited it since we wrote it:\n{lines}\n  {how}; to take it over as it is, which writes nothing"
+                f" to the tenant: apply {name} --policy-id {entry.id}",
                 before,
                 wanted,
             )
@@ -193,38 +196,50 @@ async def apply(desk: Desk, asked: Asked) -> None:
     if refused:
         words = "\n".join(dict.fromkeys(f"! {step.name}: {step.words}" for step in refused))
         raise RefusedError(f"{words}\nNothing was written")
-    for step in found:
-        match step.do:
-            case Do.CREATE:
-                made = await writing.create(desk, step.name, step.wanted, step.filling.to_body())
-                desk.say(f"+ {step.name}: created as {made['id']}, report-only")
-            case Do.CHANGE:
-                await _change(desk, step)
-            case _:
-                desk.say(f"{'-' if step.do is Do.LEAVE_OUT else '='} {step.name}: {step.words}")
+    for at, step in enumerate(found):
+        try:
+            await _carry_out(desk, step)
+        except (ClientError, RefusedError):
+            desk.say(_stopped(step.name, found[:at], found[at + 1 :]))
+            raise
+
+
+async def _carry_out(desk: Desk, step: Step) -> None:
+    match step.do:
+        case Do.CREATE:
+            made = await writing.create(desk, step.name, step.wanted, step.filling.to_body())
+            desk.say(f"+ {step.name}: created as {made['id']}, report-only")
+        case Do.CHANGE:
+            await _change(desk, step)
+        case _:
+            desk.say(f"{'-' if step.do is Do.LEAVE_OUT else '='} {step.name}: {step.words}")
+
+
+def _stopped(name: str, before: Iterable[Step], after: Iterable[Step]) -> str:
+    def of(steps: Iterable[Step]) -> str:
+        return ", ".join(step.name for step in steps if step.do in (Do.CREATE, Do.CHANGE)) or "none"
+
+    return (
+        f"! {name}: stopped here, for the reason below. Written before: {of(before)}. Not tried: {of(after)}"
+    )
 
 
 async def _change(desk: Desk, step: Step) -> None:
-    entry = desk.book.entries[step.name]
-    narrower = bodies.only_excludes_more(step.before, step.wanted)
-    since = entry.since if narrower else desk.now().isoformat()
+    notes: dict[str, object] = {"filling": step.filling.to_body()}
+    if not bodies.only_excludes_more(step.before, step.wanted):
+        notes["since"] = desk.now().isoformat()
     body = bodies.patch(step.before, step.wanted)
-    await writing.change(
-        desk,
-        step.name,
-        step.before,
-        body,
-        step.wanted,
-        {"since": since, "filling": step.filling.to_body()},
-    )
+    await writing.change(desk, step.name, step.before, body, step.wanted, notes)
     desk.say(f"~ {step.name}: changed; its state stays {bodies.printable(step.before.get('state'))}")
 
 
 async def adopt(desk: Desk, name: str, policy_id: str) -> None:
     """
-    Make a policy ours whose id a person told us. Writes nothing to the tenant, and drops no exclusion it has.
+    Make a policy ours whose id a person told us, as it is: writes nothing to the tenant.
 
-    Raises: RefusedError where there is none; ClientError.
+    What apply would make of it is plan's to show.
+
+    Raises: RefusedError where there is none, and where it has exclusions that a later apply would drop; ClientError.
     """
     template = catalog.load(name, desk.folder)
     try:
@@ -233,6 +248,12 @@ async def adopt(desk: Desk, name: str, policy_id: str) -> None:
         raise RefusedError(
             f"there is no policy {policy_id}; its id is in its address in the portal"
         ) from error
+    if lost := bodies.exclusions_without(found, template):
+        raise RefusedError(
+            f"{name}: policy {policy_id} leaves out what the file of this policy has no place for ({'; '.join(lost)}), so a"
+            " later apply would take that away. It is not made ours. Name the same principals, users or groups by their ids"
+            " in the policy, or give the policy a file with those exclusions (--folder)"
+        )
     old = desk.book.entries.get(name)
     conditions = found.get("conditions") or {}
     clients, users = conditions.get("clientApplications") or {}, conditions.get("users") or {}
@@ -254,7 +275,11 @@ async def adopt(desk: Desk, name: str, policy_id: str) -> None:
         saved=old.saved if old and old.id == policy_id.lower() else (),
     )
     desk.book.put(name, entry)
-    desk.say(f"{name}: policy {policy_id} ({bodies.printable(found.get('displayName'))}) is ours from now on")
+    desk.say(
+        f"{name}: policy {policy_id} ({bodies.printable(found.get('displayName'))}, state"
+        f" {bodies.printable(found.get('state'))}) is ours from now on, as it is; nothing was written to the tenant."
+        f" What apply would change in it is shown by: plan {name}"
+    )
 
 
 def _ids(value: object) -> tuple[str, ...]:

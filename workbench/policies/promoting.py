@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from workbench.policies import bodies, evidence, writing
+from workbench.policies import bodies, catalog, evidence, writing
 from workbench.policies.book import read_saved
+from workbench.policies.catalog import Filling
 from workbench.policies.refusal import RefusedError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Accepted:
 def _ours(desk: Desk, name: str) -> None:
     if name not in desk.book.entries:
         raise RefusedError(
-            f"{bodies.printable(name)}: not one of the policies we created. Apply it first, or name its id with --policy-id"
+            f"{bodies.printable(name)}: not one of the policies we created. Apply it first, or make one ours with apply --policy-id"
         )
 
 
@@ -47,6 +48,7 @@ async def promote(desk: Desk, logs: Logs, name: str, accepted: Accepted) -> None
     if before.get("state") == bodies.ENABLED:
         desk.say(f"{name}: is enabled already")
         return
+    _as_its_file_says(desk, name, before)
     if before.get("state") != bodies.REPORT_ONLY:
         raise RefusedError(
             f"{name}: is {bodies.printable(before.get('state'))}, so the log says nothing about it; let it report first"
@@ -70,15 +72,21 @@ async def promote(desk: Desk, logs: Logs, name: str, accepted: Accepted) -> None
     )
 
 
+def _as_its_file_says(desk: Desk, name: str, before: Json) -> None:
+    """Only what the folder's file says is enabled, with its exclusions: a policy made ours by its id may be any policy."""
+    filling = Filling.from_body(desk.book.entries[name].filling)
+    wanted = catalog.filled(catalog.load(name, desk.folder), filling) | {"state": before.get("state")}
+    if bodies.fingerprint(wanted) != bodies.fingerprint(before):
+        lines = "\n".join(f"    {line}" for line in bodies.differences(before, wanted))
+        raise RefusedError(
+            f"{name}: is not what its file says:\n{lines}\n  Nothing was changed. Make it so with apply {name}, and let it"
+            " report; or change the file"
+        )
+
+
 def _since(desk: Desk, name: str, found: Json) -> datetime:
-    """Since when the policy covers what it covers: a change and its undoing by another in between count as a change."""
-    entry = desk.book.entries[name]
-    text = entry.since
-    modified = str(found.get("modifiedDateTime") or "")
-    if modified != entry.modified:
-        text = modified
     try:
-        since = datetime.fromisoformat(text)
+        since = datetime.fromisoformat(writing.covers_since(desk.book.entries[name], found))
     except ValueError:
         since = desk.now()
     return since if since.tzinfo else desk.now()
@@ -179,7 +187,8 @@ async def rollback(
             " rollback --report-only, apply, promote"
         )
     body = {**bodies.patch(before, wanted), "state": wanted["state"]}
-    since = entry.since if bodies.content(before) == bodies.content(wanted) else desk.now().isoformat()
-    rest = entry.saved[:-1]
-    await writing.change(desk, name, before, body, wanted, {"since": since, "saved": rest})
+    restored: dict[str, Any] = {"saved": entry.saved[:-1]}
+    if bodies.content(before) != bodies.content(wanted):
+        restored["since"] = desk.now().isoformat()
+    await writing.change(desk, name, before, body, wanted, restored)
     desk.say(f"{name}: restored as it was before our last write, state {bodies.printable(wanted['state'])}")

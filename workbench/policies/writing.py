@@ -62,8 +62,20 @@ def edited(name: str, ours: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     lines = "\n".join(f"    {line}" for line in bodies.differences(ours, found))
     return (
         f"{name}: someone else edited the policy since we wrote it:\n{lines}\n  Nothing was changed. Look at it with plan;"
-        " then keep the edit by making it yours (apply --policy-id ID), or apply --overwrite-edits to write ours again"
+        f" then take it over as it is (apply {name} --policy-id ID, which writes nothing to the tenant), or apply"
+        " --overwrite-edits to write ours again"
     )
+
+
+def covers_since(entry: Entry, found: Mapping[str, Any]) -> str:
+    """
+    Give the ISO time since which a policy covers what it covers, as far as ``found`` shows.
+
+    A change by another and its undoing leave the same body behind and another ``modifiedDateTime``: what happened in between
+    is not known, so the time starts again there. Empty where the tenant does not say when.
+    """
+    modified = str(found.get("modifiedDateTime") or "")
+    return entry.since if modified == entry.modified else modified
 
 
 async def change(
@@ -77,9 +89,12 @@ async def change(
     """
     Send ``body`` to a policy that reads ``before`` and shall read ``wanted``; give how it reads afterwards.
 
-    ``notes`` are further changes of its entry. Raises: RefusedError (edited meanwhile; not done; not shown); ClientError.
+    ``notes`` are further changes of its entry; without ``since`` among them, what it covers is taken to stay as it was.
+    Raises: RefusedError (edited meanwhile; not done; not shown); ClientError.
     """
     entry = desk.book.entries[name]
+    # Our own write moves modifiedDateTime on, so another's change is noted now or forgotten.
+    notes = {"since": covers_since(entry, before), **(notes or {})}
     # An agent condition that goes away is still one that only beta declares.
     beta = bodies.needs_beta(before) or bodies.needs_beta(wanted)
     saved = desk.book.save(name, before, desk.now())
@@ -93,12 +108,12 @@ async def change(
     try:
         await desk.graph.patch(entry.id, body, beta=beta)
     except OutcomeUnknown as error:
-        return await _looked_after(desk, name, before, wanted, notes or {}, error)
+        return await _looked_after(desk, name, before, wanted, notes, error)
     except ClientError:
         desk.book.put(name, entry)  # it was refused or never sent: there is nothing to roll back
         raise
     found = await _shown(desk, entry.id, wanted, beta=beta)
-    _note(desk, name, found, wanted, notes or {})
+    _note(desk, name, found, wanted, notes)
     if bodies.fingerprint(found) != bodies.fingerprint(wanted):
         lines = "\n".join(f"    {line}" for line in bodies.differences(wanted, found))
         raise RefusedError(
