@@ -268,6 +268,7 @@ class Setting:
 
 
 P: Final = "AGENTBREAKER_"
+_REFERENCE: Final = "@Microsoft.KeyVault("
 TELEMETRY_SETTING: Final = "APPLICATIONINSIGHTS_CONNECTION_STRING"
 SETTINGS: Final = (
     Setting(P + "MODE", "mode", "observe", "observe: decide and record, touch nothing. approve: automatic findings wait for a person. enforce: contain.", _mode),
@@ -381,6 +382,13 @@ class Settings:
             text = env.get(setting.name, setting.default)
             if text is None or (setting.default is None and not text.strip()):
                 faults.append(f"{setting.name} is missing: {setting.meaning}")
+                continue
+            if text.strip().startswith(_REFERENCE):
+                # Left as it is where the platform cannot follow it; as a signing key it would be one that anybody knows.
+                faults.append(
+                    f"{setting.name} is a Key Vault reference that the platform could not follow: the secret has to exist,"
+                    " the app's identity needs Key Vault Secrets User on it, and the vault's firewall has to let the app in"
+                )
                 continue
             try:
                 values[setting.field] = setting.parse(text)

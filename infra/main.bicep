@@ -116,9 +116,6 @@ param runHistoryRanges string[] = [
 @description('Whether Sentinel runs the analytics rules. They make incidents only; the app runs the same rules itself.')
 param analyticsRulesEnabled bool = true
 
-@description('Object id of Azure Security Insights in this tenant (application 98785600-1bb7-4fb9-b9fa-19afe2c8a360). Empty: no automation rule.')
-param sentinelObjectId string = ''
-
 @description('create: make the watchlist AgentInventory. keep: leave it as people wrote it; azure.yaml sets this after the first run.')
 @allowed([
   'create'
@@ -130,6 +127,12 @@ param inventory string = 'create'
 @minValue(90)
 @maxValue(730)
 param auditRetentionDays int = 730
+
+@description('First day of the daily baselines, as 2026-11-27; azure.yaml writes it once, so that every deployment says the same.')
+param firstBinDay string = ''
+
+@description('The day of the deployment. Not to be given.')
+param today string = utcNow('yyyy-MM-dd')
 
 @description('Days for which baselines are kept.')
 @minValue(30)
@@ -212,7 +215,8 @@ var playbookName = 'logic-agentbreaker-${suffix}'
 var withPlaybook = !empty(apiClientId)
 
 module groups 'modules/resource-groups.json' = {
-  name: 'agentbreaker-groups'
+  // A deployment to a subscription belongs to one region: another environment's has another name.
+  name: 'agentbreaker-groups-${suffix}'
   params: {
     names: [
       appResourceGroup
@@ -375,7 +379,7 @@ module baselines 'modules/baselines.bicep' = {
   params: {
     workspaceName: workspaceName
     retentionDays: baselineRetentionDays
-    first: inventory == 'create'
+    firstDay: empty(firstBinDay) ? today : firstBinDay
   }
 }
 
@@ -522,17 +526,6 @@ module playbookTrigger 'roles/playbook-trigger.bicep' = {
   }
 }
 
-module playbookStarter 'roles/playbook-starter.bicep' = if (!empty(sentinelObjectId)) {
-  name: 'agentbreaker-role-playbook-starter'
-  scope: resourceGroup(playbookResourceGroup)
-  params: {
-    principalId: sentinelObjectId
-  }
-  dependsOn: [
-    groups
-  ]
-}
-
 module webhookSecrets 'roles/webhook-secrets.bicep' = if (!empty(webhookVaultName)) {
   name: 'agentbreaker-role-webhook-secrets'
   scope: resourceGroup(empty(webhookVaultResourceGroup) ? workspaceResourceGroup : webhookVaultResourceGroup)
@@ -645,7 +638,7 @@ module playbook 'modules/playbook.bicep' = if (withPlaybook) {
   ]
 }
 
-module automationRule 'modules/automation-rule.bicep' = if (withPlaybook && !empty(sentinelObjectId)) {
+module automationRule 'modules/automation-rule.bicep' = if (withPlaybook) {
   name: 'agentbreaker-automation-rule'
   scope: resourceGroup(workspaceResourceGroup)
   params: {
@@ -656,7 +649,6 @@ module automationRule 'modules/automation-rule.bicep' = if (withPlaybook && !emp
   }
   dependsOn: [
     playbook
-    playbookStarter
     analyticsRules
   ]
 }

@@ -1,5 +1,6 @@
 // Runs the playbook when one of our own analytics rules makes an incident. Matched by rule id, never by title: the
-// Defender portal renames incidents. Fails to deploy while Sentinel may not start the playbook: roles/playbook-starter.bicep.
+// Defender portal renames incidents. Fails to deploy while Sentinel may not start the playbook, which
+// scripts/grant_permissions.py lets it: one right has one owner, or Azure refuses the second assignment.
 targetScope = 'resourceGroup'
 
 @description('Name of the workspace.')

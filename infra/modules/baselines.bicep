@@ -10,11 +10,8 @@ param workspaceName string
 @maxValue(730)
 param retentionDays int
 
-@description('Whether this is the first deployment: then the first bin of daily summaries is named.')
-param first bool
-
-@description('The day of the deployment. Not to be given.')
-param firstDay string = utcNow('yyyy-MM-dd')
+@description('First day of the daily summaries, the same in every deployment.')
+param firstDay string
 
 var baselines = [
   {
@@ -84,8 +81,8 @@ resource summaryRules 'Microsoft.OperationalInsights/workspaces/summaryLogs@2025
         binDelay: baseline.delayMinutes
         timeSelector: 'TimeGenerated'
         // A day begins at midnight, in the queries as in the rules that read them; without this it would begin at the hour of
-        // the deployment. Given once: left out later, the rule goes on as it is.
-        binStartTime: first && baseline.binMinutes == 1440 ? '${firstDay}T00:00:00Z' : null
+        // the deployment. The same in every deployment: what another one, or none, does to a rule that runs is not known.
+        binStartTime: baseline.binMinutes == 1440 ? '${firstDay}T00:00:00Z' : null
         destinationTable: baseline.table
       }
     }

@@ -1,4 +1,5 @@
-// Serves: notifications. Webhook address and signing key stay in a vault; the app's settings only refer to them.
+// Serves: notifications. Webhook address and signing key stay in a vault; the app's settings only refer to them. The right
+// is to these two secrets, which have to be there: the vault may hold others that are not the app's business.
 targetScope = 'resourceGroup'
 
 @description('Object id of the app\'s identity.')
@@ -14,12 +15,26 @@ resource vault 'Microsoft.KeyVault/vaults@2026-02-01' existing = {
   name: vaultName
 }
 
-resource assignment 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  scope: vault
-  name: guid(vault.id, principalId, roleId)
-  properties: {
-    principalId: principalId
-    principalType: 'ServicePrincipal'
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleId)
+var secretNames = [
+  'agentbreaker-webhook-url'
+  'agentbreaker-webhook-secret'
+]
+
+resource secrets 'Microsoft.KeyVault/vaults/secrets@2026-02-01' existing = [
+  for secretName in secretNames: {
+    parent: vault
+    name: secretName
   }
-}
+]
+
+resource assignment 'Microsoft.Authorization/roleAssignments@2022-04-01' = [
+  for (secretName, at) in secretNames: {
+    scope: secrets[at]
+    name: guid(secrets[at].id, principalId, roleId)
+    properties: {
+      principalId: principalId
+      principalType: 'ServicePrincipal'
+      roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleId)
+    }
+  }
+]

@@ -83,4 +83,4 @@ def test_without_an_app_registration_there_is_no_playbook_and_no_automation_rule
 
     assert "module playbook 'modules/playbook.bicep' = if (withPlaybook)" in source
     assert "var withPlaybook = !empty(apiClientId)" in source
-    assert "'modules/automation-rule.bicep' = if (withPlaybook && !empty(sentinelObjectId))" in source
+    assert "'modules/automation-rule.bicep' = if (withPlaybook)" in source

@@ -13,7 +13,6 @@ EXPECTED = {
     "host-diagnostics.bicep": "0a9a7e1f-b9d0-4cc4-a60d-0319b160aaa3",  # Storage Table Data Contributor
     "incident-commenter.bicep": "3e150937-b8fe-4cfb-8069-0eaf05ecd056",  # Microsoft Sentinel Responder
     "logs-reader.bicep": "3b03c2da-16b3-4a49-8834-0f8130efdd3b",  # Log Analytics Data Reader
-    "playbook-starter.bicep": "f4c81013-99ee-4d62-a7ee-b3f1f648599a",  # Microsoft Sentinel Automation Contributor
     "playbook-trigger.bicep": "8d289c81-5878-46d4-8554-54e1e3d8b5cb",  # Microsoft Sentinel Reader
     "state-table.bicep": "0a9a7e1f-b9d0-4cc4-a60d-0319b160aaa3",  # Storage Table Data Contributor
     "telemetry-publisher.bicep": "3913510d-42f4-4e42-8a64-420c390055eb",  # Monitoring Metrics Publisher
@@ -77,10 +76,15 @@ def test_a_right_says_what_it_serves_and_is_given_to_a_service_principal_on_one_
     assert file.source.startswith("// Serves: ")
     assert body["properties"]["principalType"] == "ServicePrincipal"
     assert body["properties"]["roleDefinitionId"].text.endswith("roleId)")
-    if name == "playbook-starter.bicep":  # the one that is about a whole group, which holds the playbook only
-        assert "scope" not in body
-    else:
-        assert body["scope"].text in file.names("resource")
+    assert body["scope"].text.removesuffix("[at]") in file.names("resource")
+
+
+def test_of_the_vault_only_the_two_secrets_that_the_settings_name_can_be_read():
+    secrets = bicep.load("roles/webhook-secrets.bicep").variable("secretNames")
+    named = re.findall(r"\$\{vaultUrl\}/([\w-]+)", bicep.load("main.bicep").source)
+
+    assert sorted(secrets) == sorted(named)
+    assert len(secrets) == 2
 
 
 def test_every_right_is_given_once():

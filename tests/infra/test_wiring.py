@@ -7,8 +7,10 @@ a template that mixes them deploys. So each place is written down here, word for
 
 import re
 
+import bicep
 import pytest
-from bicep import INFRA
+import yaml
+from bicep import INFRA, ROOT
 
 WIRED = {
     "main.bicep": (
@@ -39,18 +41,13 @@ WIRED = {
         "defaultAction: privateOnly ? 'Deny' : 'Allow'",
     ),
 }
-APP, PLAYBOOK, SENTINEL = (
-    "identity.outputs.principalId",
-    "playbookIdentity.outputs.principalId",
-    "sentinelObjectId",
-)
+APP, PLAYBOOK = "identity.outputs.principalId", "playbookIdentity.outputs.principalId"
 ROLES = {
     "audit-publisher": (APP, "appResourceGroup"),
     "host-blobs": (APP, "appResourceGroup"),
     "host-diagnostics": (APP, "appResourceGroup"),
     "incident-commenter": (APP, "workspaceResourceGroup"),
     "logs-reader": (APP, "workspaceResourceGroup"),
-    "playbook-starter": (SENTINEL, "playbookResourceGroup"),
     "playbook-trigger": (PLAYBOOK, "workspaceResourceGroup"),
     "state-table": (APP, "appResourceGroup"),
     "telemetry-publisher": (APP, "appResourceGroup"),
@@ -110,5 +107,21 @@ def test_bins_are_as_long_as_the_queries_think_and_days_begin_at_midnight():
     baselines = text("modules/baselines.bicep")
 
     assert "binSize: baseline.binMinutes" in baselines
-    assert "binStartTime: first && baseline.binMinutes == 1440 ? '${firstDay}T00:00:00Z' : null" in baselines
-    assert "first: inventory == 'create'" in text("main.bicep")
+    assert "binStartTime: baseline.binMinutes == 1440 ? '${firstDay}T00:00:00Z' : null" in baselines
+
+
+def test_every_deployment_of_an_environment_begins_its_days_at_the_same_one():
+    assert "firstDay: empty(firstBinDay) ? today : firstBinDay" in text("main.bicep")
+    assert '"firstBinDay": { "value": "${AGENTBREAKER_FIRST_BIN_DAY=}" }' in text("main.parameters.json")
+    hook = yaml.safe_load((ROOT / "azure.yaml").read_text())["hooks"]["preprovision"]
+    for shell in hook.values():
+        assert shell["run"].startswith("azd env get-value AGENTBREAKER_FIRST_BIN_DAY ")
+        assert "azd env set AGENTBREAKER_FIRST_BIN_DAY" in shell["run"]
+
+
+def test_two_environments_of_a_subscription_do_not_share_the_name_of_a_deployment_to_it():
+    modules = bicep.load("main.bicep").declared("module")
+
+    assert [m.body["name"].text for m in modules if "scope" not in m.body] == [
+        "'agentbreaker-groups-${suffix}'"
+    ]

@@ -64,6 +64,19 @@ def test_all_faults_are_reported_at_once():
         assert f"AGENTBREAKER_{name}" in faults
 
 
+@pytest.mark.parametrize("name", ["AGENTBREAKER_WEBHOOK_URL", "AGENTBREAKER_WEBHOOK_SECRET"])
+def test_a_reference_that_the_platform_could_not_follow_is_never_taken_for_the_secret(name):
+    values = {
+        "AGENTBREAKER_WEBHOOK_URL": "https://example.com/hook",
+        "AGENTBREAKER_WEBHOOK_SECRET": "a long secret",
+    }
+    reference = "@Microsoft.KeyVault(SecretUri=https://kv.vault.azure.net/secrets/agentbreaker-webhook)"
+    with pytest.raises(
+        SettingsError, match=f"{name} is a Key Vault reference that the platform could not follow"
+    ):
+        read(**(values | {name: reference}))
+
+
 @pytest.mark.parametrize("text", ["not-a-guid", "7c9e6679-7425-4de4-944b-e07fc1f90ae7,invoice-reader"])
 def test_a_protected_list_that_cannot_be_read_stops_the_app(text):
     with pytest.raises(SettingsError, match="PROTECTED_PRINCIPALS"):
