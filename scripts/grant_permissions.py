@@ -60,7 +60,11 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--apply", dest="mode", action="store_const", const="apply", help="give what is missing"
     )
     mode.add_argument(
-        "--remove", dest="mode", action="store_const", const="remove", help="take back the same"
+        "--remove",
+        dest="mode",
+        action="store_const",
+        const="remove",
+        help="take back all of it; with --lever, --with, --assign or --caller-client only what these name",
     )
     parser.set_defaults(mode="plan")
     parser.add_argument("--tenant", required=True, type=_guid, help="tenant id")
@@ -101,8 +105,17 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(
             "--playbook and --playbook-group belong together: give both, or neither before it is deployed"
         )
+    read.named_only = read.mode == "remove" and bool(
+        read.lever or read.extras or read.assign or read.caller_client
+    )
     try:
-        read.rights = catalogue.chosen(read.lever, read.extras)
+        if read.named_only:
+            read.rights = catalogue.named_only(read.lever, read.extras)
+        elif read.mode == "remove":
+            catalogue.chosen(read.lever, read.extras)
+            read.rights = catalogue.everything()
+        else:
+            read.rights = catalogue.chosen(read.lever, read.extras)
     except ValueError as error:
         parser.error(str(error))
     return read
@@ -141,25 +154,35 @@ async def plan(args: argparse.Namespace, directory: Directory, azure: AzureRoles
     """Check the ids and make the list of steps. Raises: Mismatch; ValueError (the API's name is taken); ClientError."""
     if await directory.signed_in_tenant() != args.tenant:
         raise Mismatch("You are signed in to another tenant than --tenant. Use: az login --tenant <id>.")
-    await _identity(directory, args.identity, "--identity", args.identity_client_id)
-    if args.playbook is not None:
-        await _identity(directory, args.playbook, "--playbook", None)
+    gone = [
+        object_id
+        for object_id, argument, client_id in (
+            (args.identity, "--identity", args.identity_client_id),
+            (args.playbook, "--playbook", None),
+        )
+        if object_id is not None
+        and not await _is_there(directory, object_id, argument, client_id, may_be_gone=args.mode == "remove")
+    ]
     graph = await directory.principal_of(GRAPH_APP_ID)
     if graph is None:
         raise Mismatch("This tenant has no service principal of Microsoft Graph.")
     found = [
         steps.graph_role(directory, args.identity, str(graph["id"]), role, right)
         for right, role in offered(args.rights, graph)
+        if args.identity not in gone
     ]
     api = steps.ApiSteps(directory, args.api_name)
     await api.found()
     registration = api.registration()
     principal = api.principal(registration)
-    found += [registration, principal]
+    if not args.named_only:
+        found += [registration, principal]
     found += [api.caller(client_id, registration) for client_id in args.caller_client]
-    if args.playbook is not None:
+    if args.playbook is not None and not args.named_only and args.playbook not in gone:
         found.append(api.assignment(Role.INCIDENT_SUBMIT, args.playbook, principal))
     found += [api.assignment(role, holder, principal) for role, holder in args.assign]
+    if args.named_only:
+        return found
     if args.playbook_group is None:
         say(
             "The playbook is not named: its part comes with --playbook and --playbook-group, once it is deployed."
@@ -197,7 +220,10 @@ def offered(
     return [(right, ids[right.value]) for right in rights if right.value in ids]
 
 
-async def _identity(directory: Directory, object_id: str, argument: str, client_id: str | None) -> None:
+async def _is_there(
+    directory: Directory, object_id: str, argument: str, client_id: str | None, *, may_be_gone: bool
+) -> bool:
+    """Check that an id is a managed identity's. Gives False for one that may be gone and is. Raises: Mismatch."""
     held = await directory.principal(object_id)
     if held is None:
         if (by_app := await directory.principal_of(object_id)) is not None:
@@ -210,6 +236,9 @@ async def _identity(directory: Directory, object_id: str, argument: str, client_
                 f"{argument} {object_id} is the object id of the app registration {printable(made.get('displayName'))}."
                 " Give the object id of the managed identity's service principal (Enterprise applications)."
             )
+        if may_be_gone:
+            say(f"{argument} {object_id} is gone from this tenant, and what it held went with it.")
+            return False
         raise Mismatch(f"{argument} {object_id} is no service principal of this tenant. If its identity was made"
                        " just now, wait a minute and repeat.")  # fmt: skip
     if held.get("servicePrincipalType") != "ManagedIdentity":
@@ -220,6 +249,7 @@ async def _identity(directory: Directory, object_id: str, argument: str, client_
     if client_id is not None and str(held.get("appId")).lower() != client_id:
         raise Mismatch(f"{argument} {object_id} has the client id {held.get('appId')}, not {client_id}: two identities"
                        " are mixed up.")  # fmt: skip
+    return True
 
 
 async def _carry_out(

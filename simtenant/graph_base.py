@@ -159,6 +159,7 @@ class GraphBase:
             "createdDateTime": iso(application.created_at),
             "signInAudience": application.sign_in_audience,
             "identifierUris": list(application.identifier_uris),
+            "groupMembershipClaims": application.group_membership_claims,
             "appRoles": list(application.app_roles),
             "api": {
                 "acceptMappedClaims": None,

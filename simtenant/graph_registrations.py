@@ -23,8 +23,9 @@ from simtenant.tenant import Application
 if TYPE_CHECKING:
     from simtenant.tenant import Principal
 
-REGISTERED: Final = frozenset({"identifierUris", "appRoles", "tags", "api"})
+REGISTERED: Final = frozenset({"identifierUris", "appRoles", "tags", "api", "groupMembershipClaims"})
 """What of a registration can be changed here."""
+_FORMS: Final[dict[str, type]] = {"api": dict, "groupMembershipClaims": str}
 _AT_CREATION: Final = REGISTERED | {"displayName", "signInAudience"}
 _DEFAULT_ROLE: Final = "00000000-0000-0000-0000-000000000000"
 
@@ -76,7 +77,7 @@ class Registrations(GraphBase):
 
     def _changed(self, made: Application, body: Json) -> Application:
         for name in REGISTERED & set(body):
-            if not isinstance(body[name], dict if name == "api" else list):
+            if not isinstance(body[name], _FORMS.get(name, list)):
                 raise _bad(f"{name} has the wrong form.")
         api = body.get("api", made.api)
         _check_api(api, made.api)
@@ -90,7 +91,15 @@ class Registrations(GraphBase):
         if any(set(uris) & set(one.identifier_uris) for one in others):
             raise _bad("Another object with the same value for property identifierUris already exists.")
         tags = tuple(body.get("tags", made.tags))
-        return replace(made, app_roles=roles, identifier_uris=uris, tags=tags, api=dict(api))
+        claims = body.get("groupMembershipClaims", made.group_membership_claims)
+        return replace(
+            made,
+            app_roles=roles,
+            identifier_uris=uris,
+            tags=tags,
+            api=dict(api),
+            group_membership_claims=claims,
+        )
 
     async def _deregister(self, call: Call) -> web.Response:
         made = self._application_named(call)

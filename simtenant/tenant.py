@@ -203,6 +203,7 @@ class Application:
     created_at: datetime
     is_blueprint: bool = False
     identifier_uris: tuple[str, ...] = ()
+    group_membership_claims: str | None = None
     tags: tuple[str, ...] = ()
     app_roles: tuple[Json, ...] = ()
     """The roles of its API, in Graph's JSON."""

@@ -10,6 +10,8 @@ from handlers.auth import Role
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+GROUP_CLAIMS: Final = "SecurityGroup"
+"""Without groups in the token Easy Auth cannot compare them with ``callerGroupIds`` (infra/modules/app.bicep)."""
 MARK: Final = "agentbreaker:grant-permissions"
 """Tag by which a repeat knows the registration it made."""
 _ROLE_IDS: Final = uuid.UUID("b2f6a7de-3f4e-4d0c-9b53-2b7f1c1f7c55")
@@ -106,17 +108,24 @@ def _api(application: dict[str, Any]) -> dict[str, Any]:
     return api if isinstance(api, dict) else {}
 
 
+def group_claims(application: dict[str, Any]) -> str:
+    """Give ``groupMembershipClaims`` as it must be: what somebody chose, as long as it puts groups into tokens."""
+    held = application.get("groupMembershipClaims")
+    return held if isinstance(held, str) and held not in ("", "None") else GROUP_CLAIMS
+
+
 def is_ours(application: dict[str, Any]) -> bool:
     """Tell whether the registration carries this script's mark."""
     return MARK in (application.get("tags") or ())
 
 
 def is_complete(application: dict[str, Any]) -> bool:
-    """Tell whether identifier URI, audience and all app roles are as they must be."""
+    """Tell whether identifier URI, audience, group claims and all app roles are as they must be."""
     held = {str(role.get("id")): role for role in application.get("appRoles") or ()}
     return (
         f"api://{application.get('appId')}" in (application.get("identifierUris") or ())
         and application.get("signInAudience") == "AzureADMyOrg"
+        and application.get("groupMembershipClaims") == group_claims(application)
         and _api(application).get("requestedAccessTokenVersion") == 2
         and any(one.get("id") == SCOPE_ID for one in _api(application).get("oauth2PermissionScopes") or ())
         and all(_agrees(held, wanted) for wanted in app_roles())

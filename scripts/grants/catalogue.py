@@ -74,6 +74,16 @@ def chosen(levers: Iterable[str] = (), extras: Iterable[str] = ()) -> list[Permi
     return list(found.values())
 
 
+def everything() -> list[Permission]:
+    """Give all that may ever have been given."""
+    return chosen(LEVERS, (*OPTIONAL_READS, SIGN_IN_REPORT))
+
+
+def named_only(levers: Iterable[str], extras: Iterable[str]) -> list[Permission]:
+    """Give what the named levers and extras add to the required ones. Raises: ValueError as ``chosen``."""
+    return [right for right in chosen(levers, extras) if not right.required]
+
+
 def _permission(value: str, why: str, *, required: bool) -> Permission:
     if value in NEVER:
         raise ValueError(f"{value} is never given to the app, whatever its tables say")

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from clients.errors import ClientError, NotFound, NotSent, OutcomeUnknown, Refused, Throttled
+from clients.errors import ClientError, Conflicting, NotFound, NotSent, OutcomeUnknown, Refused, Throttled
 from grants import api
 from handlers.auth import Role
 
@@ -141,6 +141,7 @@ class ApiSteps:
             uris = dict.fromkeys([*(made.get("identifierUris") or ()), f"api://{made['appId']}"])
             body = {
                 "identifierUris": list(uris),
+                "groupMembershipClaims": api.group_claims(made),
                 "appRoles": api.with_ours(made),
                 "api": api.exposed(made.get("api") or {}),
             }
@@ -265,7 +266,10 @@ def azure_role(roles: AzureRoles, principal: str) -> Step:
 
     async def ours() -> bool:
         mine = roles.ours(principal).lower()
-        return any(one.lower() == mine for one in await roles.held_by(principal))
+        try:
+            return any(one.lower() == mine for one in await roles.held_by(principal))
+        except NotFound:  # the group is gone, and everything on it
+            return False
 
     async def give() -> None:
         await roles.assign(principal)
@@ -321,6 +325,11 @@ def reason(error: Exception, step: Step) -> str:
     """Say what happened, and for a missing right which one it is."""
     if isinstance(error, Refused):
         return f"{error}. {step.rights}"
+    if isinstance(error, Conflicting) and error.code == "ScopeLocked":
+        return (
+            f"{error}. A lock forbids it, and nothing was changed: take it away (az lock delete --name"
+            " agentbreaker-no-deletion --resource-group GROUP), then repeat"
+        )
     if isinstance(error, OutcomeUnknown):
         return f"{error}. It may have taken effect and is not shown yet: repeat the command, it looks first."
     return str(error)

@@ -157,6 +157,71 @@ async def test_removal_leaves_the_api_while_others_hold_its_roles(world, capsys)
     assert "left: app registration" in capsys.readouterr().out
 
 
+async def test_removal_takes_back_every_right_that_was_ever_given(world):
+    await world.run("--apply", "--lever", "remove-app-roles", "--with", "marks")
+    assert "AppRoleAssignment.ReadWrite.All" in world.app.app_roles
+
+    assert await world.run("--remove") == 0
+
+    assert world.app.app_roles == set()
+
+
+async def test_removal_of_what_is_named_leaves_the_breaker_armed(world):
+    bob = "0d1fd2a5-1111-4222-8333-444455557777"
+    client = "04b07795-8ddb-461a-bbee-02f9e1bf7b46"
+    named = ("--assign", f"Containment.Read={bob}", "--caller-client", client, "--lever", "remove-app-roles")
+    await world.run("--apply", "--assign", f"Containment.Read={ANALYSTS}", *named)
+    assert client in str(api_of(world).api)
+
+    assert await world.run("--remove", *named) == 0
+
+    assert world.app.app_roles == REQUIRED
+    assert client not in str(api_of(world).api)
+    assert {one["principalId"] for one in world.tenant.api_assignments} == {
+        world.playbook.object_id,
+        ANALYSTS,
+    }
+    assert len(world.roles.assignments) == 1
+
+
+async def test_an_identity_that_is_gone_does_not_keep_the_rest_from_being_taken_back(world, capsys):
+    await world.run("--apply")
+    app, playbook = world.app.object_id, world.playbook.object_id
+    for principal in (app, playbook):
+        del world.tenant.principals[principal]
+    world.tenant.api_assignments.clear()
+    world.roles.assignments.clear()
+
+    assert await world.run("--remove") == 0
+
+    assert f"--identity {app} is gone from this tenant" in capsys.readouterr().out
+    assert not [a for a in world.tenant.applications.values() if a.display_name == "Agentbreaker API"]
+    assert await world.run("--apply") == 2  # to give, it has to be there
+
+
+async def test_a_lock_that_forbids_taking_back_is_named_with_what_to_do(world, capsys):
+    await world.run("--apply")
+    world.fault("DELETE .*/roleAssignments/", status=409, code="ScopeLocked", times=None)
+
+    assert await world.run("--remove") == 1
+
+    assert "az lock delete --name agentbreaker-no-deletion" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("held", "ends"), [(None, "SecurityGroup"), ("None", "SecurityGroup"), ("All", "All")]
+)
+async def test_tokens_of_the_api_carry_groups_for_easy_auth_to_compare(world, held, ends):
+    await world.run("--apply")
+    made = api_of(world)
+    assert made.group_membership_claims == "SecurityGroup"
+    world.tenant.applications[made.object_id] = replace(made, group_membership_claims=held)
+
+    assert await world.run("--apply") == 0
+
+    assert api_of(world).group_membership_claims == ends
+
+
 async def test_mixed_up_ids_are_named_and_nothing_is_written(world, capsys):
     cases = {
         world.app.app_id: "is the client id (appId)",

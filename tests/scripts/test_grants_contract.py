@@ -45,6 +45,7 @@ async def test_bodies_and_answers_are_those_of_the_contract(tmp_path, monkeypatc
         assert isinstance(world, World)
         assert await world.run("--apply", "--assign", f"Containment.Read={ANALYSTS}") == 0
         assert await world.run("--remove", "--assign", f"Containment.Read={ANALYSTS}") == 0
+        assert await world.run("--remove") == 0
 
     written = {(method, named(path)) for method, path, *_ in seen if method != "GET"}
     sp = "/servicePrincipals/{servicePrincipal-id}"
