@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -115,24 +116,19 @@ def _parser() -> argparse.ArgumentParser:
 def _check(parsed: argparse.Namespace) -> int:
     rules = load(parsed.rules)
     parser: KqlParser | None = None
-    try:
-        parser = KqlParser()
-    except ParserMissingError as error:
-        print(f"!! SKIPPED: Microsoft's KQL parser did not run. {error}", file=sys.stderr)
-    engine = LogEngine()
     wrong = 0
-    try:
-        desk = Desk(parsed.rules, engine, parser)
+    with ExitStack() as stack:  # an engine of JavaScript that is left open keeps the process from ending
+        try:
+            parser = stack.enter_context(closing(KqlParser()))
+        except ParserMissingError as error:
+            print(f"!! SKIPPED: Microsoft's KQL parser did not run. {error}", file=sys.stderr)
+        desk = Desk(parsed.rules, stack.enter_context(closing(LogEngine())), parser)
         for rule in rules:
             faults = check_rule(rule, desk)
             print(f"{'✗' if faults else '✓'} {rule.id} {rule.name}")
             for fault in faults:
                 print(f"    {fault}")
             wrong += bool(faults)
-    finally:
-        engine.close()
-        if parser is not None:
-            parser.close()
     print(f"{len(rules)} rules, {wrong} not good{'' if parser else '; not checked by the official parser'}")
     return BAD if wrong else GOOD
 
