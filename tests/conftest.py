@@ -12,7 +12,7 @@ for folder in ("response", "simtenant", "detections", "safety", "."):
 
 from desk_app import desk  # noqa: E402  # found by the path above
 
-from response import alive, batches, turns  # noqa: E402
+from response import turns  # noqa: E402
 from workbench.parser import KqlParser, ParserMissingError  # noqa: E402
 
 
@@ -31,8 +31,6 @@ def parser():
 def quick_turns(monkeypatch):
     """Let the tenant's ID Protection second pass quickly where a test is not about it."""
     monkeypatch.setattr(turns, "INTERVAL", timedelta(milliseconds=5))
-    for module in (alive, batches):  # and let a process that died be noticed quickly
-        monkeypatch.setattr(module, "SILENT_FOR", timedelta(milliseconds=400))
 
 
 @pytest.fixture

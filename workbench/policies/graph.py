@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +22,7 @@ from clients.errors import Malformed, OutcomeUnknown
 from clients.graph.calls import SERVICE, Beta, GraphCalls
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import httpx
     from azure.core.credentials_async import AsyncTokenCredential
@@ -51,16 +52,17 @@ class PolicyGraph(GraphCalls):
 
     async def list(self, *, beta: bool) -> list[Json]:
         """Read all policies (Policy.Read.All)."""
-        found = await self._read_all("list policies", Beta(self._url(_POLICIES, beta=beta)))
+        with self._a_pace_after():
+            found = await self._read_all("list policies", Beta(self._url(_POLICIES, beta=beta)))
         if not all(one.get("id") for one in found):
             raise Malformed(SERVICE, "list policies: one without id")
         return found
 
     async def read(self, policy_id: str, *, beta: bool) -> Json:
         """Read one policy. Raises: NotFound."""
-        found = await self._read(
-            "read policy", Beta(self._url(f"{_POLICIES}/{policy_id}", beta=beta)), paced=True
-        )
+        url = self._url(f"{_POLICIES}/{policy_id}", beta=beta)
+        with self._a_pace_after():
+            found = await self._read("read policy", Beta(url), paced=True)
         if str(found.get("id", "")).lower() != policy_id.lower() or not isinstance(
             found.get("conditions"), dict
         ):
@@ -70,7 +72,8 @@ class PolicyGraph(GraphCalls):
     async def location(self, location_id: str) -> Json:
         """Read a named location. Raises: NotFound."""
         url = self._url(f"{_LOCATIONS}/{location_id}", beta=False)
-        return await self._read("read named location", Beta(url), paced=True)
+        with self._a_pace_after():
+            return await self._read("read named location", Beta(url), paced=True)
 
     async def create(self, body: Mapping[str, Any], *, beta: bool) -> Json:
         """Create a policy and give it as Graph answered. Raises: OutcomeUnknown, and as for every write."""
@@ -99,8 +102,17 @@ class PolicyGraph(GraphCalls):
         async for attempt in retry.reads(within=self.read_within):
             with attempt:
                 await self._turn()
-                return await self._send(what, url, body, method=method, accepts=accepts)
+                with self._a_pace_after():
+                    return await self._send(what, url, body, method=method, accepts=accepts)
         raise AssertionError("tenacity ends in a result or an error")  # pragma: no cover
+
+    @contextmanager
+    def _a_pace_after(self) -> Iterator[None]:
+        """Let the next turn come a pace after the answer: a request that was long on its way counts when it arrives."""
+        try:
+            yield
+        finally:
+            self._next = time.monotonic() + self._pace
 
     async def _next_turn(self) -> None:
         wait = self._next - time.monotonic()
