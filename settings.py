@@ -138,6 +138,13 @@ def _rule_modes(text: str) -> Mapping[str, Mode]:
     return modes
 
 
+def _rules(text: str) -> frozenset[str]:
+    rules = frozenset(filter(None, re.split(r"[,\s]+", text.strip())))
+    if wrong := sorted(rule for rule in rules if not re.fullmatch(r"AG-\d{2}[a-z]?", rule)):
+        raise ValueError(f"has {wrong[0]!r} where the id of a rule is expected, as AG-27")
+    return rules
+
+
 def _workspace(text: str) -> str:
     value = text.strip().rstrip("/")
     if not _WORKSPACE.fullmatch(value):
@@ -273,6 +280,7 @@ TELEMETRY_SETTING: Final = "APPLICATIONINSIGHTS_CONNECTION_STRING"
 SETTINGS: Final = (
     Setting(P + "MODE", "mode", "observe", "observe: decide and record, touch nothing. approve: automatic findings wait for a person. enforce: contain.", _mode),
     Setting(P + "RULE_MODES", "rule_modes", "", "Modes of single rules, AG-07=observe,AG-08=approve. The more careful of rule and global mode wins.", _rule_modes),
+    Setting(P + "RULES_OFF", "rules_off", "", "Rules that are not swept, AG-27,AG-23: for tables that this workspace does not have. Incidents of theirs are still known.", _rules),
     Setting(P + "TENANT_ID", "tenant_id", None, "The Entra tenant this app guards.", _guid, "11111111-1111-4111-8111-111111111111"),
     Setting(P + "WORKSPACE_ID", "workspace_id", None, "Log Analytics workspace (its GUID) that rules query.", _guid, "22222222-2222-4222-8222-222222222222"),
     Setting(P + "WORKSPACE_RESOURCE_ID", "workspace_resource_id", None, "ARM id of that workspace. Incidents of any other workspace are refused.", _workspace, "/subscriptions/33333333-3333-4333-8333-333333333333/resourceGroups/rg-sec/providers/Microsoft.OperationalInsights/workspaces/law-sec"),
@@ -325,6 +333,7 @@ class Settings:
 
     mode: Mode
     rule_modes: Mapping[str, Mode]
+    rules_off: frozenset[str]
     tenant_id: str
     workspace_id: str
     workspace_resource_id: str

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from clients import telemetry
 from clients.errors import ClientError, Partial
 from clients.stores import Conflict, CorruptRecord, Insert, Replace, StoreError
-from clients.telemetry.words import PARTIALS, QUERY_TIME, SWEEPS, WATERMARK_AGE, SpanName
+from clients.telemetry.words import PARTIALS, QUERY_TIME, RULE_SWEEPS, SWEEPS, WATERMARK_AGE, SpanName
 from clients.terms import object_id
 from detections.catalog import SweepGroup
 from detections.news import Extended, Known, News, weigh
@@ -80,6 +80,8 @@ async def sweep_rules(rules: Sequence[Rule], world: World, group: SweepGroup | N
     chosen = [rule for rule in rules if group is None or rule.sweep is group]
     swept = await asyncio.gather(*(_sweep_rule(rule, world) for rule in chosen))
     failed = tuple(rule_id for s in swept for rule_id in s.failed)
+    for rule in chosen:
+        telemetry.measure(RULE_SWEEPS, rule=rule.id, outcome="failed" if rule.id in failed else "ok")
     telemetry.measure(SWEEPS, group=group or "all", outcome="failed" if failed else "ok")
     return Swept(
         findings=sum(s.findings for s in swept),

@@ -38,6 +38,18 @@ _BEHIND: Final = {
     SweepGroup.WINDOWED: timedelta(minutes=30),
     SweepGroup.BASELINE: timedelta(hours=4),
 }
+# Alerts and risks: nobody writes there on an ordinary day.
+_EMPTY_WHILE_WELL: Final = frozenset(
+    {
+        "AADAgentRiskEvents",
+        "AADRiskyAgents",
+        "AADRiskyServicePrincipals",
+        "AADServicePrincipalRiskEvents",
+        "CopilotActivity",
+        "MicrosoftPurviewInformationProtection",
+        "SecurityAlert",
+    }
+)
 _ANSWER_WITHIN: Final = timedelta(seconds=45)
 _CLOCKS_DIFFER: Final = timedelta(minutes=5)
 
@@ -59,6 +71,7 @@ async def readiness(request: Request, process: Process) -> Response:
         await _storm_brake(process.world),
         await _ledger(process.world),
         _protected(process),
+        _rules_off(process),
         await _notifications(process),
         *workspace,
         *tables,
@@ -150,6 +163,14 @@ def _protected(process: Process) -> dict[str, Any]:
     return _check("protected list", True, f"{len(listed)} principals")
 
 
+def _rules_off(process: Process) -> dict[str, Any]:
+    off = process.settings.rules_off
+    if unknown := sorted(off - {rule.id for rule in process.rules}):
+        return _check("rules", False, f"AGENTBREAKER_RULES_OFF names no rule of ours: {', '.join(unknown)}")
+    detail = f"{len(process.swept)} are swept"
+    return _check("rules", True, f"{detail}; switched off: {', '.join(sorted(off))}" if off else detail)
+
+
 async def _notifications(process: Process) -> dict[str, Any]:
     letters = await gathering.answered(notifying.dead_letters(process.world))
     if isinstance(letters, Unknown):
@@ -176,10 +197,10 @@ async def _tables(process: Process) -> list[dict[str, Any]]:
     """
     Ask whether each rule can see what it needs, one query a table.
 
-    Tables a rule cannot do without must have had rows in the last day. Of tables that stand in for one another
-    it is enough that one can be queried: some are empty for as long as all is well.
+    Tables a rule cannot do without must have had rows in the last day, and of tables that stand in for one another one.
+    What a workspace does not have and nobody misses is switched off with ``AGENTBREAKER_RULES_OFF``.
     """
-    rules = process.rules
+    rules = process.swept
     tables = sorted({table for rule in rules for table in (*rule.required_tables, *rule.any_of_tables)})
     answers, plans = await asyncio.gather(
         asyncio.gather(*(_rows_in(table, process.world) for table in tables)), preflight.plans(process)
@@ -227,15 +248,32 @@ def _sees(rule: Rule, rows: Mapping[str, bool | Unknown], plans: Mapping[str, st
         return _check(
             name, False, f"no rows of the last day in {', '.join(empty)}. {rule.when_table_missing.strip()}"
         )
-    if rule.any_of_tables and all(isinstance(rows[table], Unknown) for table in rule.any_of_tables):
-        return _check(name, None, f"none of {', '.join(rule.any_of_tables)} could be queried")
-    return _check(name, True, "its tables can be queried and have rows")
+    return _of_any(rule, rows, plans)
+
+
+def _of_any(rule: Rule, rows: Mapping[str, bool | Unknown], plans: Mapping[str, str]) -> dict[str, Any]:
+    """Judge tables that stand in for one another: one with rows is enough, or one that is empty while all is well."""
+    name, tables = f"tables of {rule.id}", rule.any_of_tables
+    if not tables or any(rows[table] is True for table in tables):
+        return _check(name, True, "its tables can be queried and have rows")
+    if quiet := [table for table in tables if rows[table] is False and table in _EMPTY_WHILE_WELL]:
+        return _check(
+            name, True, f"{', '.join(quiet)} can be queried, and had no rows yesterday, as is usual"
+        )
+    said = [
+        f"{table}: {f'on plan {plans[table]}' if table in plans else answer.why}"
+        if isinstance(answer := rows[table], Unknown)
+        else f"{table}: no rows of the last day"
+        for table in tables
+    ]
+    detail = f"of {', '.join(tables)} none has rows. {'; '.join(said)}. {rule.when_table_missing.strip()}"
+    return _check(name, False if any(rows[table] is False for table in tables) else None, detail)
 
 
 async def _baselines(process: Process) -> list[dict[str, Any]]:
     """Ask of each baseline table that a rule reads how new its newest summary is. Without it everybody is learning."""
     readers: dict[str, list[str]] = {}
-    for rule in process.rules:
+    for rule in process.swept:
         for table in sorted(set(_BASELINE.findall(rule.query))):
             readers.setdefault(table, []).append(rule.id)
     tables = sorted(readers)
@@ -258,7 +296,7 @@ async def _baseline(table: str, readers: Sequence[str], world: World) -> dict[st
 
 
 async def _watermarks(process: Process) -> list[dict[str, Any]]:
-    return [await _watermark(rule, process.world) for rule in process.rules]
+    return [await _watermark(rule, process.world) for rule in process.swept]
 
 
 async def _watermark(rule: Rule, world: World) -> dict[str, Any]:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("agentbreaker.preflight")
 
 GRANT: Final = (
-    "Run python scripts/grant_permissions.py --plan, then --apply. A right counts with the next token, after up to 24 hours; "
-    "a restart of the app asks for one at once"
+    "Run python scripts/grant_permissions.py --plan, then --apply. A right counts with the next token of the managed "
+    "identity, which Azure keeps for up to 24 hours; no restart shortens that"
 )
 ARM: Final = (
     "Run python -m workbench policies plan, then apply, and enable a policy once its reports are understood; "

@@ -70,6 +70,11 @@ class Process:
     workspace: WorkspaceClient
     _closing: tuple[Any, ...] = ()
 
+    @property
+    def swept(self) -> tuple[Rule, ...]:
+        """The rules that are not switched off (``AGENTBREAKER_RULES_OFF``)."""
+        return tuple(rule for rule in self.rules if rule.id not in self.settings.rules_off)
+
     async def close(self) -> None:
         """Close every connection. Only tests and the local host end a process in an orderly way."""
         for thing in self._closing:

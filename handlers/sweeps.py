@@ -39,7 +39,7 @@ async def sweep_baseline(process: Process) -> None:
 
 async def _sweep(group: SweepGroup, process: Process) -> None:
     """Run the rules of a group. One broken rule stops no other; what failed is logged and moves no watermark."""
-    swept = await sweep_rules(process.rules, process.world, group)
+    swept = await sweep_rules(process.swept, process.world, group)
     log.info("sweep group=%s failed=%d findings=%d", group, len(swept.failed), swept.findings)
 
 

@@ -43,6 +43,9 @@ param mode string = 'observe'
 @description('Modes of single rules, AG-07=observe,AG-08=approve. The more careful of rule and global mode wins.')
 param ruleModes string = ''
 
+@description('Rules that are not swept, for tables that the workspace does not have: AG-27,AG-23.')
+param rulesOff string = ''
+
 @description('Object ids never contained, separated by commas, or the word none. Empty: nothing is contained at all.')
 param protectedPrincipals string = ''
 
@@ -549,6 +552,7 @@ var settings = union(otherSettings, {
   PYTHON_ENABLE_OPENTELEMETRY: 'true'
   AGENTBREAKER_MODE: mode
   AGENTBREAKER_RULE_MODES: ruleModes
+  AGENTBREAKER_RULES_OFF: rulesOff
   AGENTBREAKER_TENANT_ID: subscription().tenantId
   AGENTBREAKER_WORKSPACE_ID: workspace.outputs.customerId
   AGENTBREAKER_WORKSPACE_RESOURCE_ID: workspace.outputs.id

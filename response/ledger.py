@@ -89,7 +89,6 @@ class EntryKind(StrEnum):
     PULL_STARTED = "pull_started"
     PULLED = "pulled"
     PULL_DEFERRED = "pull_deferred"
-    PULL_REFUSED = "pull_refused"
     PULL_UNKNOWN = "pull_unknown"
     CONFIRMED = "confirmed"
     PROVEN = "proven"

@@ -35,7 +35,6 @@ _COMES_INTO: Final = frozenset(
         "vetoed",
         "claimed",
         "pulled",
-        "pull_refused",
         "confirmed",
         "proven",
         "not_covered",

@@ -84,6 +84,7 @@ WATERMARK_AGE: Final = _seconds("watermark_age", ("rule", "group"), "How far a r
 QUERY_TIME: Final = _seconds("query_time", ("rule", "outcome"), "A rule's query, retries and waiting for a free one included.")
 PARTIALS: Final = _counter("partials", "{answer}", ("rule",), "Log answers that came back incomplete, and so were no answer.")
 SWEEPS: Final = _counter("sweeps", "{sweep}", ("group", "outcome"), "Sweeps that came to their end: ok, or failed for at least one rule. Group settle is the timer of that name.")
+RULE_SWEEPS: Final = _counter("rule_sweeps", "{sweep}", ("rule", "outcome"), "Sweeps of one rule: ok, or failed, whatever stopped it.")
 SERVICE_ERRORS: Final = _counter("service_errors", "{error}", ("service", "status", "error"), "Requests that a service refused or did not answer (status 0).")
 REFUSED_CALLS: Final = _counter("refused_calls", "{call}", ("trigger", "code"), "HTTP calls the app refused: no identity, or a missing app role.")
 # fmt: on
@@ -101,6 +102,7 @@ METRICS: Final = (
     QUERY_TIME,
     PARTIALS,
     SWEEPS,
+    RULE_SWEEPS,
     SERVICE_ERRORS,
     REFUSED_CALLS,
 )

@@ -50,6 +50,7 @@ _SUFFIXES: Final = (
     ".typed",
     ".hash",
 )
+_TESTING: Final = ("pytest_plugin.", "_testcapi.")
 _METADATA: Final = ("METADATA", "entry_points.txt")
 _GUARD: Final = "_left_out.py"
 # Added to the SDK. Without it a module left out would be missed by a bare ModuleNotFoundError deep inside it.
@@ -131,7 +132,7 @@ def _reason(path: str, owner: str, kept_modules: frozenset[str]) -> str:
         )
     if parts[0].endswith("-stubs") or path.endswith(_SUFFIXES):
         return "sources in C and Cython, types, bytecode"
-    if {"tests", "__pycache__"} & set(parts[:-1]):
+    if {"tests", "_tests", "__pycache__"} & set(parts[:-1]) or parts[-1].startswith(_TESTING):
         return "tests"
     return ""
 

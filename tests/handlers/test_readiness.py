@@ -3,7 +3,9 @@
 import pytest
 from desk_app import desk
 
-from handlers import preflight
+from clients.terms import Unknown
+from detections.catalog import load
+from handlers import health, preflight
 from simtenant.faults import FaultKind
 
 
@@ -49,6 +51,49 @@ async def test_a_table_on_another_plan_blinds_its_rules_and_says_so(app):
 
     assert found["tables of AG-02"]["ok"] is False
     assert "MicrosoftGraphActivityLogs is on plan Auxiliary" in found["tables of AG-02"]["detail"]
+
+
+UNREAD = Unknown("Log Analytics: query (HTTP 400). No such table")
+
+
+@pytest.mark.parametrize(
+    ("rule_id", "rows", "ok", "says"),
+    [
+        ("AG-04", {"AZKVAuditLogs": True, "AzureDiagnostics": UNREAD}, True, "have rows"),
+        ("AG-04", {"AZKVAuditLogs": False, "AzureDiagnostics": False}, False, "AZKVAuditLogs: no rows of the last day"),
+        ("AG-04", {"AZKVAuditLogs": False, "AzureDiagnostics": UNREAD}, False, "No such table"),
+        ("AG-04", {"AZKVAuditLogs": UNREAD, "AzureDiagnostics": UNREAD}, None, "Without"),
+        ("AG-28", {"AADServicePrincipalRiskEvents": False, "AADAgentRiskEvents": UNREAD}, True, "as is usual"),
+        ("AG-28", {"AADServicePrincipalRiskEvents": UNREAD, "AADAgentRiskEvents": UNREAD}, None, "No such table"),
+    ],
+)  # fmt: skip
+def test_tables_that_stand_in_for_one_another_are_not_called_full_when_none_is(rule_id, rows, ok, says):
+    rule = next(rule for rule in load() if rule.id == rule_id)
+
+    found = health._sees(rule, rows, {})
+
+    assert found["ok"] is ok, found
+    assert says in found["detail"]
+
+
+async def test_a_rule_that_is_switched_off_is_neither_swept_nor_asked_for(tmp_path, quick_turns):
+    async with desk(tmp_path, RULES_OFF="AG-27, AG-23") as app:
+        found = await checks(app)
+        swept = {rule.id for rule in app.process.swept}
+        known = {rule.id for rule in app.process.rules}
+
+    assert known - swept == {"AG-23", "AG-27"}
+    assert not [name for name in found if name.endswith(("AG-23", "AG-27"))]
+    assert found["rules"]["ok"] is True
+    assert "switched off: AG-23, AG-27" in found["rules"]["detail"]
+
+
+async def test_a_rule_that_is_none_cannot_be_switched_off(tmp_path, quick_turns):
+    async with desk(tmp_path, RULES_OFF="AG-99") as app:
+        found = (await checks(app))["rules"]
+
+    assert found["ok"] is False
+    assert "AG-99" in found["detail"]
 
 
 async def test_agents_need_a_policy_of_their_own(tmp_path, quick_turns):

@@ -18,6 +18,7 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMet
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from clients import telemetry
+from clients.stores import Put
 from clients.telemetry import azure, words
 from clients.telemetry.otel import OtelBackend
 from clients.telemetry.words import SpanName
@@ -266,6 +267,17 @@ async def test_a_sweep_measures_watermarks_queries_and_partial_answers(app, hear
     assert heard.count(words.QUERY_TIME, outcome="complete") == len(rules)
     assert heard.count(words.SWEEPS, group="fast", outcome="ok") == 1
     assert {span.attributes["agentbreaker.rule"] for span in heard.spans(SpanName.RULE_QUERY)} == rules
+
+
+async def test_a_rule_whose_watermark_cannot_be_read_is_counted_as_failed(app, heard):
+    rule, *others = [rule for rule in app.process.rules if rule.sweep == "fast"]
+    await app.process.world.store.commit([Put(f"watermark:{rule.id}", {"until": "nonsense"})])
+
+    await edge.tick("sweep_fast", Fixed(app.process))
+
+    assert heard.count(words.RULE_SWEEPS, rule=rule.id, outcome="failed") == 1
+    for other in others:
+        assert heard.count(words.RULE_SWEEPS, rule=other.id, outcome="ok") == 1
 
 
 async def test_waiting_for_the_tenants_turn_is_measured(app, heard):
