@@ -60,12 +60,17 @@ def incident_arm_id(text: str, workspace_resource_id: str) -> IncidentArmId:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """An alert of an incident. ``custom_details`` values are lists of text, written by the rule from log rows."""
+    """
+    An alert of an incident. ``custom_details`` values are lists of text, written by the rule from log rows.
+
+    ``last_activity`` is the end of what it is about (endTimeUtc), None where it does not say.
+    """
 
     name: str
     display_name: str
     rule_ids: frozenset[str]
     custom_details: Mapping[str, tuple[str, ...]]
+    last_activity: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +173,7 @@ def _alert(item: Mapping[str, Any]) -> Alert:
         display_name=str(properties.get("alertDisplayName", "")),
         rule_ids=_rule_ids(str(properties.get("alertType", "")), additional),
         custom_details=_custom_details(additional.get("Custom Details")),
+        last_activity=_time(properties.get("endTimeUtc")),
     )
 
 

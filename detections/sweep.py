@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, Final
 from clients import telemetry
 from clients.errors import ClientError, Partial
 from clients.stores import Conflict, CorruptRecord, Insert, Replace, StoreError
-from clients.telemetry.words import PARTIALS, QUERY_TIME, RULE_SWEEPS, SWEEPS, WATERMARK_AGE, SpanName
+from clients.telemetry.words import (
+    PARTIALS,
+    QUERY_TIME,
+    REJECTED_ROWS,
+    RULE_SWEEPS,
+    SWEEPS,
+    WATERMARK_AGE,
+    SpanName,
+)
 from clients.terms import object_id
 from detections.catalog import SweepGroup
 from detections.news import Extended, Known, News, weigh
@@ -82,6 +90,9 @@ async def sweep_rules(rules: Sequence[Rule], world: World, group: SweepGroup | N
     failed = tuple(rule_id for s in swept for rule_id in s.failed)
     for rule in chosen:
         telemetry.measure(RULE_SWEEPS, rule=rule.id, outcome="failed" if rule.id in failed else "ok")
+    for rule, its in zip(chosen, swept, strict=True):
+        if its.rejected:
+            telemetry.measure(REJECTED_ROWS, its.rejected, rule=rule.id)
     telemetry.measure(SWEEPS, group=group or "all", outcome="failed" if failed else "ok")
     return Swept(
         findings=sum(s.findings for s in swept),
@@ -169,7 +180,7 @@ async def _look(rule: Rule, window: Window, world: World) -> tuple[int, int]:
     for item in parse_rows(rule, answer.columns, answer.rows):
         if not isinstance(item, DetectionRow):
             rejected += 1
-            log.warning("rule %s gave a row that is no finding", rule.id)
+            log.error("rule %s gave a row that is no finding, and nobody is judged for it", rule.id)
             continue
         finding = _doubted_if_late(finding_of(rule, item), world.now() - window.end)
         try:
@@ -320,6 +331,10 @@ async def _may_count_now(extended: Extended, judged: datetime, world: World) -> 
         return again
     if finding.family == AFTER_CONTAINMENT and containment.state in CONTAINED:
         return True
+    if containment.state is State.HALF_OPEN:
+        # Whoever took it back has judged what was before. What goes on after that is judged at once, then every hour.
+        ordered = containment.undo.requested_at if containment.undo else None
+        return finding.last_seen > ordered and (again or judged < ordered) if ordered else again
     return again and _outlives(finding, containment)
 
 

@@ -6,18 +6,18 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from clients.stores import Conflict, Delete, Insert, Replace, Write
+from clients.stores import Conflict, Delete, Insert, Replace, Store, Write
 from clients.terms import ObjectId, ServicePrincipal, Unknown, object_id
 from handlers.auth import Role, caller, require
 from handlers.http import Problem, Request, Response, json_body
 from handlers.models import CompromiseBody, ContainmentView, Judgement, KillSwitchBody, parsed
 from response import flow, gathering
-from response.containment import Containment, State
+from response.containment import Containment, NoSuchContainment, State, UnreadableContainment
 from response.evidence import NoSuchPrincipal
 from response.finding import Finding, Source, Tier
 from response.ledger import Draft, EntryKind, commit_with_entries
 from response.levers import LEVERS
-from response.opening import armed_in_words, load
+from response.opening import armed_in_words, load, read
 
 if TYPE_CHECKING:
     from handlers.process import Process
@@ -114,20 +114,31 @@ async def containments(request: Request, process: Process) -> Response:
     if wanted:
         try:
             found, _ = await load(process.world.store, wanted[:100])
-        except (KeyError, ValueError) as error:
+        except NoSuchContainment as error:
             raise Problem(404, "containment_not_found", "There is no containment with this id.") from error
         return Response(200, ContainmentView.of(found).shown())
     state, principal, since = _filters(request)
-    records = await process.world.store.scan("containment:")
+    readable, unreadable = await _all(process.world.store)
     kept = [
         c
-        for c in (Containment.from_body(record.body) for record in records)
+        for c in readable
         if (state is None or c.state is state)
         and (principal is None or c.principal == principal)
         and (since is None or c.opened_at >= since)
     ]
     kept.sort(key=lambda c: c.opened_at, reverse=True)
-    return Response(200, {"value": [ContainmentView.of(c).shown() for c in kept]})
+    return Response(200, {"value": [ContainmentView.of(c).shown() for c in kept], "unreadable": unreadable})
+
+
+async def _all(store: Store) -> tuple[list[Containment], list[str]]:
+    """Give all containments, and the ids of those whose record nobody can read: left out, and named."""
+    readable, unreadable = [], []
+    for record in await store.scan("containment:"):
+        try:
+            readable.append(read(record))
+        except UnreadableContainment as error:
+            unreadable.append(error.containment_id)
+    return readable, sorted(unreadable)
 
 
 def _filters(request: Request) -> tuple[State | None, ObjectId | None, datetime | None]:
@@ -164,11 +175,8 @@ async def principal(request: Request, process: Process) -> Response:
         raise _no_such_principal(found)
     policies = await gathering.answered(gathering.current_policies(world))
     findings = await world.store.scan(f"finding:{wanted}:")
-    containments_of = [
-        c
-        for r in await world.store.scan("containment:")
-        if (c := Containment.from_body(r.body)).principal == wanted
-    ]
+    readable, unreadable = await _all(world.store)
+    containments_of = [c for c in readable if c.principal == wanted]
     body: dict[str, Any] = {
         "principal": _shown(found),
         "breaker": armed_in_words(gathering.armed_for(found, policies)),
@@ -179,6 +187,7 @@ async def principal(request: Request, process: Process) -> Response:
         "containments": [
             ContainmentView.of(c).shown() for c in sorted(containments_of, key=lambda c: c.opened_at)
         ],
+        "unreadable": unreadable,  # containments of anybody: whose, their records do not say
         "residualAccess": _residual(containments_of, world.now()),
     }
     return Response(200, body)

@@ -10,7 +10,7 @@ from handlers.http import Problem, Request, Response, json_body
 from handlers.models import ApprovalBody, ContainmentView, UndoBody, parsed
 from response import flow, undoing
 from response.approving import CannotDecide
-from response.containment import State
+from response.containment import NoSuchContainment, State
 from response.levers import LEVERS, RISK_LEVERS
 from response.opening import load
 
@@ -35,7 +35,7 @@ async def approval(request: Request, process: Process) -> Response:
     except CannotDecide as error:
         current = await _found(wanted, process)
         raise Problem(409, error.code, str(error), containment=ContainmentView.of(current).shown()) from error
-    except (KeyError, ValueError) as error:
+    except NoSuchContainment as error:
         raise _no_such_containment() from error
     view = ContainmentView.of(c).shown()
     if c.state is State.FAILED and said.decision == "approve":
@@ -88,7 +88,7 @@ def _warnings(c: Containment) -> list[str]:
 async def _found(containment_id: str, process: Process) -> Containment:
     try:
         return (await load(process.world.store, containment_id))[0]
-    except (KeyError, ValueError) as error:
+    except NoSuchContainment as error:
         raise _no_such_containment() from error
 
 

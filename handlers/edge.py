@@ -12,6 +12,7 @@ from clients.stores import StoreError
 from clients.telemetry.words import REFUSED_CALLS, SpanName
 from handlers.http import Problem, Request, Response
 from handlers.process import Once
+from response.containment import UnreadableContainment
 from settings import SettingsError
 
 if TYPE_CHECKING:
@@ -106,6 +107,14 @@ def _problem(error: Exception) -> Problem:
                 503,
                 "settings_unreadable",
                 "The app's settings cannot be read, so it does nothing. Its log says which.",
+            )
+        case UnreadableContainment():
+            # Never "not there": it may be a principal that is blocked.
+            return Problem(
+                503,
+                "record_unreadable",
+                f"{str(error)[:1].upper()}{str(error)[1:]}, so nothing was done about it. A newer version wrote it, or it is"
+                ' damaged: go forward to that version, or see docs/operate.md, "A record is unreadable".',
             )
         case StoreError():
             return Problem(

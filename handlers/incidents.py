@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from itertools import combinations
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from clients.errors import NotFound
 from clients.sentinel import ForeignIncident, NotAnIncident, incident_arm_id
@@ -20,7 +21,8 @@ from handlers.http import Problem, Request, Response, json_body
 from handlers.models import IncidentAnswer, IncidentBody, IncidentResult, Judgement, parsed
 from response import flow, gathering
 from response.evidence import NoSuchPrincipal
-from response.finding import BOLDNESS, Finding, Source, Tier
+from response.finding import BOLDNESS, CORROBORATION_WINDOW, Finding, Source, Tier
+from response.policy import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 LAG_WAITS: Final = (1.0, 2.0, 4.0)
 MOST_PRINCIPALS: Final = 10
 _ID_DETAILS: Final = ("ServicePrincipalId", "AgentId")
+Claim: TypeAlias = tuple[Tier, str, str, str]
+"""What an alert is worth: tier, rule of ours (empty: none), family, confidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +132,7 @@ async def _named(
     for alert in alerts:
         if not _ids_in(alert):
             await _by_app_id(alert, found, not_used, process.world)
-    return [
-        _worth(principal, alerts, process.rules, process.settings.trusted_rules) for principal in found
-    ], not_used
+    return [await _worth(principal, alerts, process) for principal in found], not_used
 
 
 async def _by_app_id(alert: Alert, found: dict[ObjectId, None], not_used: list[str], world: World) -> None:
@@ -149,33 +151,53 @@ def _ids_in(alert: Alert) -> tuple[str, ...]:
     return tuple(value for key in _ID_DETAILS for value in alert.custom_details.get(key, ()) if value)
 
 
-def _worth(
-    principal: ObjectId, alerts: Iterable[Alert], rules: Sequence[Rule], trusted: frozenset[str]
-) -> Named:
+async def _worth(principal: ObjectId, alerts: Iterable[Alert], process: Process) -> Named:
     """
     Give the boldest tier that the alerts naming this principal are worth.
 
     Only alerts of our own rules, or of rules that the settings trust, weigh without a person: anybody who may
-    write an analytics rule in the workspace could otherwise contain at will.
+    write an analytics rule in the workspace could otherwise contain at will. Raises: StoreError.
     """
-    claims = [
-        _claim(alert, rules, trusted)
-        for alert in alerts
-        if principal in {value.lower() for value in _ids_in(alert)}
-    ]
+    rules = process.rules
+    naming = [alert for alert in alerts if principal in {value.lower() for value in _ids_in(alert)}]
+    claims = [_claim(alert, rules, process.settings.trusted_rules) for alert in naming]
     best = max(
         claims, key=lambda claim: BOLDNESS.index(claim[0]), default=(Tier.APPROVAL, "", "incident", "")
     )
-    signs = {family for tier, rule_id, family, _ in claims if tier is Tier.CORROBORATED and rule_id}
-    if (
-        best[0] is Tier.CORROBORATED and len(signs) > 1
-    ):  # signs of different families, grouped into one incident
+    if best[0] is Tier.CORROBORATED and await _agree(principal, naming, claims, process):
         return Named(principal, Tier.AUTO, *best[1:])
     failing = any(rule.id == best[1] and rule.only_failures for rule in rules)
     return Named(principal, *best, only_failures=failing)
 
 
-def _claim(alert: Alert, rules: Sequence[Rule], trusted: frozenset[str]) -> tuple[Tier, str, str, str]:
+async def _agree(
+    principal: ObjectId, naming: Sequence[Alert], claims: Sequence[Claim], process: Process
+) -> bool:
+    """
+    Tell whether alerts that Sentinel grouped are independent signs, by what ``decision.corroborates`` asks of findings.
+
+    Different families, within an hour of each other, newer than what a person took back, of rules that may do more than
+    observe, and not both of refused attempts. An alert without a time agrees with nothing. Raises: StoreError.
+    """
+    policy = process.world.policy
+    undone = await gathering.undone_at(principal, process.world.store)
+    failures = {rule.id for rule in process.rules if rule.only_failures}
+    signs = [
+        (family, alert.last_activity, rule_id in failures)
+        for alert, (tier, rule_id, family, _) in zip(naming, claims, strict=True)
+        if tier is Tier.CORROBORATED
+        and rule_id
+        and (policy.mode is Mode.OBSERVE or policy.mode_for(rule_id) is not Mode.OBSERVE)
+        and alert.last_activity is not None
+        and (undone is None or alert.last_activity > undone)
+    ]
+    return any(
+        one != other and abs(at - then) <= CORROBORATION_WINDOW and not (failing and failed)
+        for (one, at, failing), (other, then, failed) in combinations(signs, 2)
+    )
+
+
+def _claim(alert: Alert, rules: Sequence[Rule], trusted: frozenset[str]) -> Claim:
     rule = next((rule for rule in rules if str(rule.sentinel_id) in alert.rule_ids), None)
     if rule is not None:
         confidence = _confidence(alert)

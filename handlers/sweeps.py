@@ -40,7 +40,10 @@ async def sweep_baseline(process: Process) -> None:
 async def _sweep(group: SweepGroup, process: Process) -> None:
     """Run the rules of a group. One broken rule stops no other; what failed is logged and moves no watermark."""
     swept = await sweep_rules(process.swept, process.world, group)
-    log.info("sweep group=%s failed=%d findings=%d", group, len(swept.failed), swept.findings)
+    log.info(
+        "sweep group=%s failed=%d findings=%d rejected=%d",
+        group, len(swept.failed), swept.findings, swept.rejected,
+    )  # fmt: skip
 
 
 async def sweep_dormant(process: Process) -> None:

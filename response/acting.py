@@ -15,6 +15,7 @@ from clients.graph.removals import AssignmentSnapshot, CredentialSnapshot, Grant
 from clients.stores import Put
 from clients.terms import AppId, Kind, ServicePrincipal
 from response.batches import Seen
+from response.containment import State
 from response.ledger import ACTOR, Draft, EntryKind, commit_with_entries
 from response.levers import (
     CONFIRM_AGENT_COMPROMISED,
@@ -195,13 +196,22 @@ class _Removal:
 
 
 def snapshot_key(c: Containment, lever: str) -> str:
-    """Give the key under which a removal lever keeps what it took away."""
-    return f"snapshot:{c.id}:{lever}"
+    """
+    Give the key under which a lever keeps what there was before its last pull.
+
+    One for each time it was pulled and taken back: what somebody has given or taken since belongs to the next one.
+    """
+    of_it = [pulled for pulled in c.pulled_levers if pulled.lever == lever]
+    before = sum(pulled.undone_at is not None for pulled in of_it)
+    over = bool(of_it) and before == len(of_it) and c.state in (State.HALF_OPEN, State.CLOSED)
+    times = before - 1 if over else before
+    return f"snapshot:{c.id}:{lever}" + (f":{times}" if times else "")
 
 
 async def not_restored(c: Containment, world: World) -> tuple[str, ...]:
     """Say what undo could not bring back, in words. Raises: StoreError."""
-    records = [await world.store.get(f"{snapshot_key(c, pulled.lever)}:left") for pulled in c.pulled_levers]
+    levers = dict.fromkeys(pulled.lever for pulled in c.pulled_levers)
+    records = [await world.store.get(f"{snapshot_key(c, lever)}:left") for lever in levers]
     return tuple(str(item) for record in records if record is not None for item in record.body["left"])
 
 

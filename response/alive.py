@@ -114,5 +114,10 @@ def _elapsed(began: float, began_at: datetime, now: datetime) -> timedelta:
 async def sweep(store: Store, now: datetime) -> None:
     """Take away signs of life of processes that died long ago. Raises: StoreError."""
     for record in await store.scan("alive:"):
-        if now - datetime.fromisoformat(record.body["at"]) > _FORGET_AFTER:
+        try:
+            over = now - datetime.fromisoformat(record.body["at"]) > _FORGET_AFTER
+        except (KeyError, TypeError, ValueError) as error:  # it says nothing about anybody
+            log.warning("a sign of life is unreadable and taken away: %s", type(error).__name__)
+            over = True
+        if over:
             await _forget(record.key.removeprefix("alive:"), store)

@@ -246,6 +246,8 @@ async def _by_policy(c: Containment, etag: str, lever: str, reason: str, world: 
     It counts as automatic for the storm brake. Raises: Conflict; StoreError.
     """
     now = world.now()
+    if any(world.policy.mode_for(known.rule_id) is Mode.OBSERVE for known in c.findings if known.rule_id):
+        return None  # a rule it rests on may only be observed by now
     evidence, decision = await _judged_again(c, ACTOR, reason, lever, world, now, by_person=False)
     if (
         decision.verdict is not Verdict.CONTAIN

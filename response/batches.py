@@ -334,12 +334,12 @@ async def _send_alive(intent: Intent, batch: Sequence[Containment], world: World
 async def _send_and_write(
     intent: Intent, lever: str, batch: Sequence[Containment], world: World, turn: Turn | None
 ) -> None:
-    if await intent.stopped(batch, world):  # read afresh: starting the batch may have taken long
-        return
     try:
         await intent.prepare(lever, batch, world)
         if turn is not None:
             await turn.sending()
+        if await intent.stopped(batch, world):  # last of all: everything before may have taken long
+            return
         accepted = await intent.send(lever, batch, world)
     except (BadRequest, NotFound) as error:
         await _halve(intent, batch, error, world)

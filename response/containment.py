@@ -70,6 +70,20 @@ class PullOutcome(StrEnum):
     REFUSED = "refused"
 
 
+class NoSuchContainment(KeyError):
+    """There is no containment with this id."""
+
+
+class UnreadableContainment(ValueError):
+    """A containment is there and this version of the app cannot read its record."""
+
+    def __init__(self, containment_id: str) -> None:
+        super().__init__(
+            f"the record of containment {containment_id} cannot be read by this version of the app"
+        )
+        self.containment_id = containment_id
+
+
 @dataclass(frozen=True, slots=True)
 class Pull:
     """One pull of a lever. ``started_at`` is written before the request leaves."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from response.world import ReadingGate, World
 
 T = TypeVar("T")
+log = logging.getLogger("agentbreaker.gathering")
 KILL_SWITCH: Final = "killswitch"
 BRAKE: Final = "brake:automatic"
 BRAKE_TRIPPED: Final = "brake:tripped"
@@ -497,11 +499,8 @@ async def current_policies(world: World, *, refresh_after: timedelta | None = No
     limit = world.policies_max_age if refresh_after is None else refresh_after
     async with world.policies_gate.lock:
         record = await world.store.get(POLICIES)
-        if (
-            record is not None
-            and timedelta(0) <= world.now() - datetime.fromisoformat(record.body["read_at"]) <= limit
-        ):
-            return tuple(breaker.policy_from_body(body) for body in record.body["policies"])
+        if (known := _young_enough(record, world.now(), limit)) is not None:
+            return known
         world.policies_gate.raise_if_just_failed()
         try:
             policies = await world.graph.policies()
@@ -511,6 +510,18 @@ async def current_policies(world: World, *, refresh_after: timedelta | None = No
         bodies = [breaker.policy_to_body(policy) for policy in policies]
         await world.store.commit([Put(POLICIES, {"read_at": world.now().isoformat(), "policies": bodies})])
     return policies
+
+
+def _young_enough(record: Record | None, now: datetime, limit: timedelta) -> tuple[Policy, ...] | None:
+    """Give the policies of the last reading; None where it is old, absent or unreadable, and Graph has to be asked."""
+    if record is None:
+        return None
+    try:
+        young = timedelta(0) <= now - datetime.fromisoformat(record.body["read_at"]) <= limit
+        return tuple(breaker.policy_from_body(body) for body in record.body["policies"]) if young else None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        log.warning("the last reading of the policies is unreadable: %s", type(error).__name__)
+        return None
 
 
 async def risk_behind(lever: str, principal: ObjectId, world: World) -> Risk | None:

@@ -27,7 +27,9 @@ from response.containment import (
     Containment,
     FailureReason,
     IncidentRef,
+    NoSuchContainment,
     State,
+    UnreadableContainment,
     finding_ref,
     new_id,
 )
@@ -274,6 +276,8 @@ async def _join(
         joined = _put_before_people(joined, finding, decision, world, now)
         kind = EntryKind.PARKED
 
+    joined = _without_its_end(joined, finding, decision, now)
+
     async def build() -> tuple[list[Write], list[Draft]]:
         tripped, told = await _trip(decision, world, now) if may_claim else ([], [])
         writes: list[Write] = [
@@ -290,6 +294,15 @@ async def _join(
 
     await commit_with_entries(world.store, build)
     return Opened(joined, decision)
+
+
+def _without_its_end(c: Containment, finding: Finding, decision: Decision, now: datetime) -> Containment:
+    """Take the end away from a containment that was to end by itself: whoever set it did not know of this finding."""
+    weighs = (decision.wanted or decision.verdict) is not Verdict.WATCH
+    if c.undo_at is None or c.undoing or finding.source is Source.ANALYST or not weighs:
+        return c
+    why = f"it no longer ends by itself at {c.undo_at:%Y-%m-%d %H:%M} UTC: {finding.reason[:200]}"
+    return c.changed(now, undo_at=None, reasons=(*c.reasons, why)[-20:])
 
 
 def _goes_to_people(decision: Decision, c: Containment) -> bool:
@@ -515,11 +528,22 @@ def telling_note(containment: Containment, now: datetime) -> list[Write]:
 
 
 async def load(store: Store, containment_id: str) -> tuple[Containment, str]:
-    """Read a containment and its etag. Raises: StoreError; KeyError when it is not there."""
-    record = await store.get(f"containment:{containment_id}")
+    """Read a containment and its etag. Raises: StoreError; NoSuchContainment; UnreadableContainment."""
+    try:
+        record = await store.get(f"containment:{containment_id}")
+    except ValueError as error:  # no key of a record at all
+        raise NoSuchContainment(containment_id) from error
     if record is None:
-        raise KeyError(containment_id)
-    return Containment.from_body(record.body), record.etag
+        raise NoSuchContainment(containment_id)
+    return read(record), record.etag
+
+
+def read(record: Record) -> Containment:
+    """Read a containment from its record. Raises: UnreadableContainment, as for one of a newer version."""
+    try:
+        return Containment.from_body(record.body)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UnreadableContainment(record.key.removeprefix("containment:")) from error
 
 
 async def load_readable(store: Store, containment_id: str) -> tuple[Containment, str] | None:

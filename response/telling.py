@@ -217,14 +217,13 @@ async def retold(world: World) -> None:
     """Tell what could not be told, or whose teller died before it was. Raises: StoreError."""
     for note in await world.store.scan("untold:"):
         containment_id = note.key.removeprefix("untold:")
-        if world.now() - datetime.fromisoformat(note.body["at"]) >= _pause(int(note.body["tries"])):
-            try:
-                await _forget_claims(containment_id, world)
-                await _comment(containment_id, world)
-            except (KeyError, TypeError, ValueError) as error:
-                log.warning(
-                    "a record to be told about is unreadable and left alone: %s", type(error).__name__
-                )
+        try:
+            if world.now() - datetime.fromisoformat(note.body["at"]) < _pause(int(note.body["tries"])):
+                continue
+            await _forget_claims(containment_id, world)
+            await _comment(containment_id, world)
+        except (KeyError, TypeError, ValueError) as error:
+            log.warning("a record to be told about is unreadable and left alone: %s", type(error).__name__)
     await notifying.notify_due(world)
 
 

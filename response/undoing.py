@@ -228,8 +228,9 @@ class _UndoIntent:
 
     async def indexes(self, c: Containment, world: World) -> list[Write]:
         writes = await index_writes(c, world.store)
-        if c.state is State.HALF_OPEN and c.undo and c.undo.done_at:
-            writes.append(Put(f"undone:{c.principal}", {"at": c.undo.done_at.isoformat()}))
+        if c.state is State.HALF_OPEN and c.undo:
+            # Since the order, and not since Graph took it: what was seen in between nobody has judged.
+            writes.append(_counts_from(c))
         return writes
 
     async def allowed(self, waiting: list[Waiting], _world: World) -> list[Waiting]:

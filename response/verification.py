@@ -61,6 +61,7 @@ _DISABLED: Final = "7000112"  # the application is disabled
 _SIGN_INS: Final = """
 union isfuzzy=true AADServicePrincipalSignInLogs, AADManagedIdentitySignInLogs
 | where ResultType in ("0", "53003", "7000112")
+| extend ServicePrincipalId = tolower(ServicePrincipalId)
 | join kind=inner pulled on ServicePrincipalId
 | where CreatedDateTime >= PulledAt
 | where ResultType != "0" or CreatedDateTime > BitesAt
@@ -71,6 +72,7 @@ union isfuzzy=true AADServicePrincipalSignInLogs, AADManagedIdentitySignInLogs
 _OUTLIVED: Final = """
 MicrosoftGraphActivityLogs
 | where ResponseStatusCode between (200 .. 299)
+| extend ServicePrincipalId = tolower(ServicePrincipalId)
 | join kind=inner pulled on ServicePrincipalId
 | where TimeGenerated > DeadAt
 | summarize arg_min(TimeGenerated, RequestId) by ServicePrincipalId

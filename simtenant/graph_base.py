@@ -188,8 +188,9 @@ class GraphBase:
 
     def _assignment(self, principal: Principal, role: str) -> Json:
         graph = self._tenant.principal_by_app_id(GRAPH.app_id)
+        name = f"{principal.object_id}/{role}/{self._tenant.times_taken[principal.object_id, role]}"
         return {
-            "id": base64.urlsafe_b64encode(f"{principal.object_id}/{role}".encode()).decode().rstrip("="),
+            "id": base64.urlsafe_b64encode(name.encode()).decode().rstrip("="),
             "deletedDateTime": None,
             "appRoleId": permissions.app_role_id(role),
             "createdDateTime": iso(principal.created_at),

@@ -149,6 +149,7 @@ class Holdings(Registrations, ABC):
         if role is None:
             raise not_found(call.ids["aid"])
         principal.app_roles.discard(role)
+        self._tenant.times_taken[principal.object_id, role] += 1
         self._tenant.roles_once_held.add(role)  # Graph goes on to offer what nobody holds
         self._audited(
             call, principal, "Remove app role assignment from service principal", "AppRole.Value", role

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -268,6 +269,8 @@ class Tenant:
         self.policies: list[Json] = []
         self.named_locations: list[Json] = []
         self.roles_once_held: set[str] = set()
+        self.times_taken: Counter[tuple[str, str]] = Counter()
+        """How often an app role was taken from a principal: given again it is another assignment."""
         self.api_assignments: list[Json] = []  # app roles of APIs registered here, in Graph's JSON
         self.client_sign_ins: dict[str, LastSignIn] = {}
         self.resource_sign_ins: dict[str, LastSignIn] = {}

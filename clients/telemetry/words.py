@@ -85,6 +85,7 @@ QUERY_TIME: Final = _seconds("query_time", ("rule", "outcome"), "A rule's query,
 PARTIALS: Final = _counter("partials", "{answer}", ("rule",), "Log answers that came back incomplete, and so were no answer.")
 SWEEPS: Final = _counter("sweeps", "{sweep}", ("group", "outcome"), "Sweeps that came to their end: ok, or failed for at least one rule. Group settle is the timer of that name.")
 RULE_SWEEPS: Final = _counter("rule_sweeps", "{sweep}", ("rule", "outcome"), "Sweeps of one rule: ok, or failed, whatever stopped it.")
+REJECTED_ROWS: Final = _counter("rejected_rows", "{row}", ("rule",), "Rows of a rule's answer that are no finding, so that nobody is judged for them.")
 SERVICE_ERRORS: Final = _counter("service_errors", "{error}", ("service", "status", "error"), "Requests that a service refused or did not answer (status 0).")
 REFUSED_CALLS: Final = _counter("refused_calls", "{call}", ("trigger", "code"), "HTTP calls the app refused: no identity, or a missing app role.")
 # fmt: on
@@ -103,6 +104,7 @@ METRICS: Final = (
     PARTIALS,
     SWEEPS,
     RULE_SWEEPS,
+    REJECTED_ROWS,
     SERVICE_ERRORS,
     REFUSED_CALLS,
 )

@@ -6,6 +6,7 @@ from datetime import timedelta
 import httpx
 import pytest
 from desk_app import PLAYBOOK, desk, identity
+from test_review import contained, settle, undo
 
 from handlers import incidents as incidents_module
 from response import flow
@@ -384,3 +385,49 @@ async def test_signs_of_two_families_grouped_into_one_incident_contain(app):
     answer = await app.incident(incident)
 
     assert answer.body["results"][0]["state"] == "pulled"
+
+
+# --- alerts that Sentinel grouped into one incident -----------------------------------------------
+
+
+def grouped(app, *, end=None, rule="AG-08"):
+    """An incident with two alerts of medium confidence and different families, the second with an end of its own."""
+    incident = raised(app, app.rogue, rule="AG-04", confidence="medium")
+    (second,) = raised(app, app.rogue, rule=rule, confidence="medium").alerts
+    if end is not None:
+        second["properties"]["endTimeUtc"] = end
+    incident.alerts.append(second)
+    return incident
+
+
+async def test_grouped_alerts_that_agree_contain(app):
+    await app.incident(grouped(app))
+
+    assert app.confirms() == 1
+
+
+@pytest.mark.parametrize("end", ["long ago", "none"])
+async def test_grouped_alerts_that_lie_apart_or_say_no_time_never_agree(app, end):
+    long_ago = (app.process.world.now() - timedelta(days=7)).isoformat()
+
+    await app.incident(grouped(app, end=long_ago if end == "long ago" else ""))
+
+    assert app.confirms(status=None) == 0
+
+
+async def test_a_grouped_alert_of_a_rule_that_may_only_be_observed_never_agrees(tmp_path, quick_turns):
+    async with desk(tmp_path, RULE_MODES="AG-08=observe") as app:
+        await app.incident(grouped(app))
+
+        assert app.confirms(status=None) == 0
+
+
+async def test_a_grouped_alert_from_before_an_undo_never_agrees(app):
+    old = app.process.world.now().isoformat()
+    await undo(app, await contained(app))
+    before = app.confirms(status=None)
+    await settle(app, timedelta(hours=25), times=2)  # probation is over
+
+    await app.incident(grouped(app, end=old))
+
+    assert app.confirms(status=None) == before
