@@ -71,8 +71,25 @@ async def compromise(request: Request, process: Process) -> Response:
         raise Problem(409, "vetoed", "A guardrail refused: " + "; ".join(vetoes), containment=view)
     if containment.state is State.FAILED and not containment.next_lever:
         raise Problem(502, "containment_failed", said_of(containment), containment=view)
+    if not_taken := _not_taken(order, containment):
+        raise Problem(409, "order_not_taken", not_taken, containment=view)
     waits = containment.waits_for_people or containment.state in (State.CLAIMED, State.PROPOSED)
     return Response(202 if waits else 200, view | {"message": said_of(containment)})
+
+
+def _not_taken(order: CompromiseBody, c: Containment) -> str:
+    """Say what of an order the containment that it joined could not take; empty when it took all."""
+    if order.lever and order.lever not in {c.lever, c.next_lever, *c.standing}:
+        return (
+            f"The principal has an open containment (state {c.state}, lever {c.lever or 'none'}) that cannot take"
+            f" {order.lever} now: {said_of(c)} Order it again once that is over, or undo the containment first."
+        )
+    if order.ends_after_minutes is not None and c.undo_at is None:
+        return (
+            f"The principal has an open containment already (state {c.state}), and an end is set only when one is begun:"
+            " take it back with undo when it is time."
+        )
+    return ""
 
 
 def said_of(c: Containment) -> str:

@@ -30,8 +30,17 @@ async def approval(request: Request, process: Process) -> Response:
     require(who, Role.APPROVE)
     wanted = request.route.get("id", "")[:100]
     said = parsed(ApprovalBody, json_body(request))
+    if said.decision == "approve" and not said.lever:
+        raise Problem(
+            400,
+            "lever_needed",
+            "Say which lever you approve, as the containment shows it: lever is its nextLever, or its lever where there is no"
+            " next one. What is proposed may have changed since you looked.",
+        )
     try:
-        c = await flow.approve_or_reject(wanted, who.object_id, said.decision, said.reason, process.world)
+        c = await flow.approve_or_reject(
+            wanted, who.object_id, said.decision, said.reason, process.world, lever=said.lever
+        )
     except CannotDecide as error:
         current = await _found(wanted, process)
         raise Problem(409, error.code, str(error), containment=ContainmentView.of(current).shown()) from error

@@ -72,6 +72,13 @@ class ApprovalBody(_Sent):
 
     decision: Literal["approve", "reject"]
     reason: Reason
+    lever: Annotated[
+        str,
+        Field(
+            max_length=60,
+            description="Which lever is approved, as the containment showed it (nextLever, else lever). Needed to approve.",
+        ),
+    ] = ""
 
 
 class UndoBody(_Sent):

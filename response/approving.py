@@ -42,10 +42,14 @@ class CannotDecide(Exception):
         self.code = code
 
 
-async def decide_about(containment_id: str, by: str, decision: str, reason: str, world: World) -> Containment:
+async def decide_about(
+    containment_id: str, by: str, decision: str, reason: str, world: World, *, lever: str = ""
+) -> Containment:
     """
     Write one person's decision; give the record as it is then, ``claimed`` once enough people have approved.
 
+    ``lever`` is the one the person saw proposed: where another is by now, the decision is about something else and does
+    not count. Empty: whatever is proposed (a rejection without one rejects it).
     The same person saying the same again changes nothing. Raises: CannotDecide; KeyError (no such containment);
     StoreError. ``flow`` pulls what is claimed.
     """
@@ -58,6 +62,11 @@ async def decide_about(containment_id: str, by: str, decision: str, reason: str,
                 "already_decided", f"You have said {said!r} about this already; the first word stands."
             )
         _may_decide(c, by, world)
+        if lever and c.proposed_lever and lever != c.proposed_lever:
+            raise CannotDecide(
+                "changed",
+                f"It proposes {c.proposed_lever} by now, and your decision is about {lever[:60]!r}. Look at it and decide again.",
+            )
         try:
             if decision == REJECT:
                 return await _reject(c, etag, by, reason, world)

@@ -116,14 +116,14 @@ async def act(
 
 
 async def approve_or_reject(
-    containment_id: str, by: str, decision: str, reason: str, world: World
+    containment_id: str, by: str, decision: str, reason: str, world: World, *, lever: str = ""
 ) -> Containment:
     """
-    Take one person's decision, pull what is approved by it, tell.
+    Take one person's decision, pull what is approved by it, tell. ``lever`` is what the person saw proposed.
 
     Raises: CannotDecide; KeyError (no such containment); StoreError.
     """
-    decided = await approving.decide_about(containment_id, by, decision, reason, world)
+    decided = await approving.decide_about(containment_id, by, decision, reason, world, lever=lever)
     if decided.state is State.CLAIMED:
         decided = await pulling.pull_until_done(containment_id, world, PULL_WITHIN)
     await telling.tell(containment_id, world)

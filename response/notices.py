@@ -137,7 +137,7 @@ def _to_decide(c: Containment) -> tuple[str, ...]:
 def _decision(c: Containment) -> str:
     lever = c.proposed_lever
     return (
-        f"Approve or reject {lever}: POST /api/containments/{c.id}/approval, decision approve or reject "
+        f"Approve or reject {lever}: POST /api/containments/{c.id}/approval, decision approve or reject, lever {lever} "
         "(Containment.Approve)."
     )
 

@@ -233,7 +233,9 @@ async def _join(
     kind = EntryKind.JOINED
     extra: list[Write] = []
     # Also what a guardrail has stopped: then the brake may have to trip. What joins a standing containment trips nothing.
-    may_claim = _may_go_on(containment, replace(decision, verdict=decision.wanted or decision.verdict))
+    may_claim = _may_go_on(
+        containment, replace(decision, verdict=decision.wanted or decision.verdict)
+    ) or _adds_a_lever(finding, decision, containment)
     if _shows_that_the_block_failed(finding, containment):
         reason = FailureReason.ACTIVITY_AFTER
         joined = joined.changed(
@@ -376,6 +378,19 @@ def _asks_for_another_lever(finding: Finding, decision: Decision, containment: C
         and not decision.vetoes
         and not containment.undoing
         and containment.state not in (State.CLAIMED, State.HALF_OPEN)
+    )
+
+
+def _adds_a_lever(finding: Finding, decision: Decision, containment: Containment) -> bool:
+    """Whether a person orders, beside what stands, a lever that nobody else has to approve."""
+    return (
+        finding.source is Source.ANALYST
+        and decision.mode is not Mode.OBSERVE
+        and decision.verdict is Verdict.CONTAIN
+        and decision.people == 0
+        and decision.lever not in {"", *containment.standing}
+        and not containment.undoing
+        and containment.state in CONTAINED - {State.PULLED}  # whose own effect is not read back yet
     )
 
 

@@ -88,6 +88,11 @@ class Desk:
             "compromise", route={"principalId": principal}, body={"reason": "seen exfiltrating", **body}
         )
 
+    async def proposed(self, containment_id: str) -> str:
+        """Give the lever that a containment shows to whoever decides about it; any where it is not there."""
+        shown = {c["id"]: c["nextLever"] or c["lever"] for c in await self.containments()}
+        return shown.get(containment_id) or "confirm-compromised"
+
     def confirms(self, status: int | None = 204) -> int:
         return sum(
             1

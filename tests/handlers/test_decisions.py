@@ -52,7 +52,7 @@ async def approve(app, containment_id, *, by=ANALYST, decision="approve", role="
     return await app.call(
         "approval",
         route={"id": containment_id},
-        body={"decision": decision, "reason": "looked at it"},
+        body={"decision": decision, "reason": "looked at it", "lever": await app.proposed(containment_id)},
         headers=identity(role, oid=by),
     )
 

@@ -43,11 +43,15 @@ async def settle(app, after=timedelta(0), times=1):
         await flow.settle(later(app, after))
 
 
-async def approve(app, containment_id, *, by=SECOND, decision="approve"):
+async def approve(app, containment_id, *, by=SECOND, decision="approve", lever=None):
     return await app.call(
         "approval",
         route={"id": containment_id},
-        body={"decision": decision, "reason": "looked at it"},
+        body={
+            "decision": decision,
+            "reason": "looked at it",
+            "lever": lever or await app.proposed(containment_id),
+        },
         headers=identity("Containment.Approve", oid=by),
     )
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 import test_proof
-from desk_app import desk
+from desk_app import desk, identity
 from test_review import SECOND, THIRD, approve, contained, finding, kill_switch, later, order, settle, undo
 
 from clients.stores import Put
@@ -265,3 +265,73 @@ async def test_an_unreadable_containment_is_named_and_not_called_absent(app):
     for answer in (one, undone):
         assert (answer.status, answer.body["error"]["code"]) == (503, "record_unreadable"), answer.body
         assert broken in answer.body["error"]["message"]
+
+
+# --- what was agreed to, and what was ordered -----------------------------------------------------
+
+
+async def test_an_approval_is_never_of_another_lever_than_the_one_that_was_seen(tmp_path, quick_turns):
+    async with desk(tmp_path, mode="approve", DISABLE_PRINCIPAL="approval") as app:
+        opened = await flow.respond(finding(app), app.process.world)
+        seen = await app.proposed(opened.containment.id)
+        await order(app, "disable-principal")
+
+        answer = await approve(app, opened.containment.id, lever=seen)
+
+        assert (answer.status, answer.body["error"]["code"]) == (409, "changed")
+        assert app.rogue.account_enabled
+        assert (await approve(app, opened.containment.id)).status == 200
+        assert not app.rogue.account_enabled
+
+
+async def test_an_approval_names_its_lever(app):
+    answer = await app.call(
+        "approval",
+        route={"id": "20200101T000000-aaaaaaaa"},
+        body={"decision": "approve", "reason": "looked at it"},
+        headers=identity("Containment.Approve", oid=SECOND),
+    )
+
+    assert (answer.status, answer.body["error"]["code"]) == (400, "lever_needed")
+
+
+async def test_a_lever_that_nobody_has_to_approve_is_pulled_beside_what_stands_and_both_are_taken_back(
+    tmp_path, quick_turns
+):
+    async with desk(tmp_path, DISABLE_PRINCIPAL="automatic") as app:
+        containment_id = await contained(app)
+
+        answer = await order(app, "disable-principal")
+        await settle(app, times=2)
+
+        assert answer.status == 200
+        assert (app.rogue.account_enabled, risk(app)) == (False, "confirmedCompromised")
+        await undo(app, containment_id)
+        await settle(app, times=2)
+        assert (app.rogue.account_enabled, risk(app)) == (True, "dismissed")
+
+
+async def test_an_order_that_an_open_containment_cannot_take_is_not_called_joined(
+    tmp_path, quick_turns, monkeypatch
+):
+    monkeypatch.setattr(flow, "PULL_WITHIN", timedelta(milliseconds=200))
+    async with desk(tmp_path, DISABLE_PRINCIPAL="automatic") as app:
+        app.estate.tenant.faults.add(
+            r"POST .*/confirmComp", FaultKind.STATUS, times=None, status=429, retry_after=0
+        )
+        await flow.respond(finding(app), app.process.world)
+        assert await state(app) == "claimed"
+
+        answer = await order(app, "disable-principal")
+
+        assert (answer.status, answer.body["error"]["code"]) == (409, "order_not_taken")
+        assert "disable-principal" in answer.body["error"]["message"]
+        assert app.rogue.account_enabled
+
+
+async def test_an_end_for_what_stands_already_is_not_silently_left_out(app):
+    await contained(app)
+
+    answer = await app.compromise(app.rogue.object_id, endsAfterMinutes=15, dismissAllRisk=True)
+
+    assert (answer.status, answer.body["error"]["code"]) == (409, "order_not_taken")
