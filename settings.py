@@ -126,11 +126,14 @@ def _signal_sources(text: str) -> Mapping[str, SignalSource]:
     return sources
 
 
+_RULE: Final = re.compile(r"AG-\d{2}[a-z]?")
+
+
 def _rule_modes(text: str) -> Mapping[str, Mode]:
     modes = {}
     for part in filter(None, re.split(r"[,\s]+", text.strip())):
         rule, equals, mode = part.partition("=")
-        if not equals or not re.fullmatch(r"AG-\d{2}[a-z]?", rule):
+        if not equals or not _RULE.fullmatch(rule):
             raise ValueError(f"has {part!r} where AG-04=observe is expected")
         if rule in modes:
             raise ValueError(f"names {rule} twice")
@@ -140,7 +143,7 @@ def _rule_modes(text: str) -> Mapping[str, Mode]:
 
 def _rules(text: str) -> frozenset[str]:
     rules = frozenset(filter(None, re.split(r"[,\s]+", text.strip())))
-    if wrong := sorted(rule for rule in rules if not re.fullmatch(r"AG-\d{2}[a-z]?", rule)):
+    if wrong := sorted(rule for rule in rules if not _RULE.fullmatch(rule)):
         raise ValueError(f"has {wrong[0]!r} where the id of a rule is expected, as AG-27")
     return rules
 

@@ -88,9 +88,8 @@ async def sweep_rules(rules: Sequence[Rule], world: World, group: SweepGroup | N
     chosen = [rule for rule in rules if group is None or rule.sweep is group]
     swept = await asyncio.gather(*(_sweep_rule(rule, world) for rule in chosen))
     failed = tuple(rule_id for s in swept for rule_id in s.failed)
-    for rule in chosen:
-        telemetry.measure(RULE_SWEEPS, rule=rule.id, outcome="failed" if rule.id in failed else "ok")
     for rule, its in zip(chosen, swept, strict=True):
+        telemetry.measure(RULE_SWEEPS, rule=rule.id, outcome="failed" if its.failed else "ok")
         if its.rejected:
             telemetry.measure(REJECTED_ROWS, its.rejected, rule=rule.id)
     telemetry.measure(SWEEPS, group=group or "all", outcome="failed" if failed else "ok")

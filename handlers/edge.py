@@ -113,7 +113,7 @@ def _problem(error: Exception) -> Problem:
             return Problem(
                 503,
                 "record_unreadable",
-                f"{str(error)[:1].upper()}{str(error)[1:]}, so nothing was done about it. A newer version wrote it, or it is"
+                f"{error}, so nothing was done about it. A newer version wrote it, or it is"
                 ' damaged: go forward to that version, or see docs/operate.md, "A record is unreadable".',
             )
         case StoreError():

@@ -20,12 +20,13 @@ from handlers.auth import Role, caller, require
 from handlers.http import Problem, Request, Response, json_body
 from handlers.models import IncidentAnswer, IncidentBody, IncidentResult, Judgement, parsed
 from response import flow, gathering
+from response.decision import corroborates, newer
 from response.evidence import NoSuchPrincipal
-from response.finding import BOLDNESS, CORROBORATION_WINDOW, Finding, Source, Tier
-from response.policy import Mode
+from response.finding import BOLDNESS, Finding, Source, Tier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from clients.sentinel import Account, Alert, Incident, IncidentArmId
     from detections.catalog import Rule
@@ -164,36 +165,45 @@ async def _worth(principal: ObjectId, alerts: Iterable[Alert], process: Process)
     best = max(
         claims, key=lambda claim: BOLDNESS.index(claim[0]), default=(Tier.APPROVAL, "", "incident", "")
     )
-    if best[0] is Tier.CORROBORATED and await _agree(principal, naming, claims, process):
-        return Named(principal, Tier.AUTO, *best[1:])
-    failing = any(rule.id == best[1] and rule.only_failures for rule in rules)
-    return Named(principal, *best, only_failures=failing)
+    failures = {rule.id for rule in rules if rule.only_failures}
+    if best[0] is Tier.CORROBORATED:
+        signs = [
+            _sign(principal, claim, alert.last_activity, claim[1] in failures)
+            for alert, claim in zip(naming, claims, strict=True)
+            if claim[0] is Tier.CORROBORATED
+            and alert.last_activity is not None  # without a time it agrees with nothing
+        ]
+        if await _agree(signs, principal, process.world):
+            return Named(principal, Tier.AUTO, *best[1:])
+    return Named(principal, *best, only_failures=best[1] in failures)
 
 
-async def _agree(
-    principal: ObjectId, naming: Sequence[Alert], claims: Sequence[Claim], process: Process
-) -> bool:
-    """
-    Tell whether alerts that Sentinel grouped are independent signs, by what ``decision.corroborates`` asks of findings.
+def _sign(principal: ObjectId, claim: Claim, at: datetime, failing: bool) -> Finding:
+    tier, rule_id, family, confidence = claim
+    return Finding(
+        source=Source.INCIDENT,
+        rule_id=rule_id,
+        family=family,
+        tier=tier,
+        principal=principal,
+        first_seen=at,
+        last_seen=at,
+        reason="",
+        raised_by="",
+        confidence=confidence,
+        only_failures=failing,
+    )
 
-    Different families, within an hour of each other, newer than what a person took back, of rules that may do more than
-    observe, and not both of refused attempts. An alert without a time agrees with nothing. Raises: StoreError.
-    """
-    policy = process.world.policy
-    undone = await gathering.undone_at(principal, process.world.store)
-    failures = {rule.id for rule in process.rules if rule.only_failures}
-    signs = [
-        (family, alert.last_activity, rule_id in failures)
-        for alert, (tier, rule_id, family, _) in zip(naming, claims, strict=True)
-        if tier is Tier.CORROBORATED
-        and rule_id
-        and (policy.mode is Mode.OBSERVE or policy.mode_for(rule_id) is not Mode.OBSERVE)
-        and alert.last_activity is not None
-        and (undone is None or alert.last_activity > undone)
-    ]
+
+async def _agree(signs: Sequence[Finding], principal: ObjectId, world: World) -> bool:
+    """Tell whether two alerts that Sentinel grouped are independent signs, as two findings are. Raises: StoreError."""
+    if len(signs) < 2:
+        return False
+    counting = newer(signs, await gathering.undone_at(principal, world.store))
     return any(
-        one != other and abs(at - then) <= CORROBORATION_WINDOW and not (failing and failed)
-        for (one, at, failing), (other, then, failed) in combinations(signs, 2)
+        corroborates(one, other, world.policy, at) and corroborates(other, one, world.policy, at)
+        for one, other in combinations(counting, 2)
+        for at in (max(one.last_seen, other.last_seen),)
     )
 
 

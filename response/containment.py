@@ -79,7 +79,7 @@ class UnreadableContainment(ValueError):
 
     def __init__(self, containment_id: str) -> None:
         super().__init__(
-            f"the record of containment {containment_id} cannot be read by this version of the app"
+            f"The record of containment {containment_id} cannot be read by this version of the app"
         )
         self.containment_id = containment_id
 

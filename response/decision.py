@@ -294,7 +294,7 @@ def corroborates(other: Finding, finding: Finding, policy: ResponsePolicy, now: 
         and other.tier is not Tier.CONTEXT
         and (other.rule_id != "" or other.tier is Tier.AUTO or other.family == EXTERNAL)
         and other.source is not Source.ANALYST
-        and (policy.mode is Mode.OBSERVE or policy.mode_for(other.rule_id) is not Mode.OBSERVE)
+        and policy.lets_count(other.rule_id)
     )
 
 
@@ -317,7 +317,7 @@ def lifts(sign: Finding, finding: Finding, policy: ResponsePolicy) -> bool:
         and sign.principal == finding.principal
         and finding.tier is Tier.CORROBORATED
         and sign.first_seen <= finding.first_seen <= sign.last_seen + CORROBORATION_WINDOW
-        and (policy.mode is Mode.OBSERVE or policy.mode_for(sign.rule_id) is not Mode.OBSERVE)
+        and policy.lets_count(sign.rule_id)
     )
 
 

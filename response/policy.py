@@ -79,3 +79,7 @@ class ResponsePolicy:
     def mode_for(self, rule_id: str) -> Mode:
         """Give the more careful of the global and the rule's own mode."""
         return min((self.mode, self.rule_modes.get(rule_id, self.mode)), key=lambda mode: mode.boldness)
+
+    def lets_count(self, rule_id: str) -> bool:
+        """Tell whether what the rule finds may weigh: not where it alone may only be observed."""
+        return self.mode is Mode.OBSERVE or self.mode_for(rule_id) is not Mode.OBSERVE

@@ -112,7 +112,6 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         if read.named_only:
             read.rights = catalogue.named_only(read.lever, read.extras)
         elif read.mode == "remove":
-            catalogue.chosen(read.lever, read.extras)
             read.rights = catalogue.everything()
         else:
             read.rights = catalogue.chosen(read.lever, read.extras)
@@ -175,14 +174,14 @@ async def plan(args: argparse.Namespace, directory: Directory, azure: AzureRoles
     await api.found()
     registration = api.registration()
     principal = api.principal(registration)
-    if not args.named_only:
-        found += [registration, principal]
-    found += [api.caller(client_id, registration) for client_id in args.caller_client]
-    if args.playbook is not None and not args.named_only and args.playbook not in gone:
-        found.append(api.assignment(Role.INCIDENT_SUBMIT, args.playbook, principal))
-    found += [api.assignment(role, holder, principal) for role, holder in args.assign]
+    callers = [api.caller(client_id, registration) for client_id in args.caller_client]
+    assigned = [api.assignment(role, holder, principal) for role, holder in args.assign]
     if args.named_only:
-        return found
+        return [*found, *callers, *assigned]
+    found += [registration, principal, *callers]
+    if args.playbook is not None and args.playbook not in gone:
+        found.append(api.assignment(Role.INCIDENT_SUBMIT, args.playbook, principal))
+    found += assigned
     if args.playbook_group is None:
         say(
             "The playbook is not named: its part comes with --playbook and --playbook-group, once it is deployed."

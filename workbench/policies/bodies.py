@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from clients import fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Container, Iterator, Mapping
 
 Json = dict[str, Any]
 
@@ -153,20 +153,14 @@ def excluded(body: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(one.lower() for ids in lists for one in ids or () if isinstance(one, str))
 
 
-_CARRIED: Final = frozenset(
-    {
-        "clientApplications.excludeServicePrincipals",
-        "clientApplications.excludeAgentIdServicePrincipals",
-        "users.excludeUsers",
-        "users.excludeGroups",
-        "locations.excludeLocations",
-    }
-)
-"""Exclusions that are filled in by id, where the file of a policy has them."""
+def exclusions_without(
+    body: Mapping[str, Any], template: Mapping[str, Any], filled_in: Container[str]
+) -> list[str]:
+    """
+    Give, as "path: value", what ``body`` leaves out and ``template`` neither leaves out itself nor has a place for.
 
-
-def exclusions_without(body: Mapping[str, Any], template: Mapping[str, Any]) -> list[str]:
-    """Give, as "path: value", what ``body`` leaves out and ``template`` neither leaves out itself nor has a place for."""
+    ``filled_in`` are the paths of lists that ids are filled into, where the template has them.
+    """
     places = dict(_leaves(template.get("conditions") or {}))
     lost = []
     for path, value in _leaves(body.get("conditions") or {}):
@@ -174,7 +168,7 @@ def exclusions_without(body: Mapping[str, Any], template: Mapping[str, Any]) -> 
         leaves_out = any(name.startswith("exclude") for name in names) or (
             names[-1] == "mode" and value == "exclude"
         )
-        if not leaves_out or not value or value == places.get(path) or (path in _CARRIED and path in places):
+        if not leaves_out or not value or value == places.get(path) or (path in filled_in and path in places):
             continue
         lost.append(f"conditions.{path}: {_shown(value)}")
     return lost

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,6 +47,16 @@ class Filling:
         return cls(**{name: tuple(ids) for name, ids in body.items()})
 
 
+PLACES: Final = {
+    "principals": ("clientApplications", "excludeServicePrincipals"),
+    "agents": ("clientApplications", "excludeAgentIdServicePrincipals"),
+    "users": ("users", "excludeUsers"),
+    "groups": ("users", "excludeGroups"),
+    "locations": ("locations", "excludeLocations"),
+}
+"""Where each field of a filling stands in a policy's conditions."""
+
+
 def names(folder: Path = FOLDER) -> list[str]:
     """Give the names of the policies in the folder."""
     return sorted(file.stem for file in folder.glob("*.json"))
@@ -74,21 +84,12 @@ def load(name: str, folder: Path = FOLDER) -> Json:
 def filled(body: Mapping[str, Any], filling: Filling) -> Json:
     """Fill a policy with the ids that it has a place for; others are left out. Raises: RefusedError (template not filled)."""
     made = copy.deepcopy(dict(body))
-    conditions = made["conditions"]
-    clients, users = conditions.get("clientApplications") or {}, conditions.get("users") or {}
-    for part, name, ids in (
-        (clients, "excludeServicePrincipals", filling.principals),
-        (clients, "excludeAgentIdServicePrincipals", filling.agents),
-        (users, "excludeUsers", filling.users),
-        (users, "excludeGroups", filling.groups),
-    ):
-        if name in part:
-            part[name] = sorted({*part[name], *ids})
-    if locations := conditions.get("locations"):
-        kept = [
-            one for one in locations["excludeLocations"] if not (filling.locations and one.startswith("<"))
-        ]
-        locations["excludeLocations"] = sorted({*kept, *filling.locations})
+    for name, (part, field) in PLACES.items():
+        there, ids = _part(made, part), getattr(filling, name)
+        if field in there:
+            # A location takes the place of the template's "<...>".
+            kept = [one for one in there[field] if not (name == "locations" and ids and one.startswith("<"))]
+            there[field] = sorted({*kept, *ids})
     if missing := bodies.unfilled(made):
         raise RefusedError(
             f"{made['displayName']} is a template and not filled ({'; '.join(missing)}): without an allowed location it"
@@ -99,15 +100,24 @@ def filled(body: Mapping[str, Any], filling: Filling) -> Json:
 
 def has_place_for(body: Mapping[str, Any], filling: Filling) -> Filling:
     """Give the part of a filling that this policy has a place for."""
-    conditions = body["conditions"]
-    clients, users = conditions.get("clientApplications") or {}, conditions.get("users") or {}
+    places = {name for name, (part, field) in PLACES.items() if field in _part(body, part)}
+    return replace(filling, **{name: () for name in PLACES if name not in places})
+
+
+def held_in(body: Mapping[str, Any]) -> Filling:
+    """Give the ids that a policy of the tenant has in the places of a filling."""
+    lists = {name: _part(body, part).get(field) for name, (part, field) in PLACES.items()}
     return Filling(
-        principals=filling.principals if "excludeServicePrincipals" in clients else (),
-        agents=filling.agents if "excludeAgentIdServicePrincipals" in clients else (),
-        users=filling.users if "excludeUsers" in users else (),
-        groups=filling.groups if "excludeGroups" in users else (),
-        locations=filling.locations if conditions.get("locations") else (),
+        **{
+            name: tuple(sorted(one for one in ids if isinstance(one, str)))
+            for name, ids in lists.items()
+            if isinstance(ids, list)
+        }
     )
+
+
+def _part(body: Mapping[str, Any], part: str) -> dict[str, Any]:
+    return (body.get("conditions") or {}).get(part) or {}
 
 
 def object_ids(given: Iterable[str], option: str) -> tuple[str, ...]:

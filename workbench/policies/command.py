@@ -250,9 +250,7 @@ async def _act(
     return GOOD
 
 
-def _asked(parsed: argparse.Namespace, *, names_only: bool = False) -> planning.Asked:
-    if names_only:
-        return planning.Asked(names=tuple(dict.fromkeys(parsed.names)), named=True, filling=Filling())
+def _asked(parsed: argparse.Namespace) -> planning.Asked:
     locations = [one for one in parsed.location if one != "AllTrusted"]
     trusted = ("AllTrusted",) if len(locations) < len(parsed.location) else ()
     return planning.Asked(
@@ -298,7 +296,7 @@ def _check_usage(parsed: argparse.Namespace) -> None:
         object_ids([parsed.policy_id], "--policy-id")
         if len(parsed.names) != 1:
             raise UsageError("--policy-id is of one policy: name which of ours it shall be")
-        if _asked(parsed) != _asked(parsed, names_only=True):
+        if _asked(parsed) != planning.Asked(names=tuple(parsed.names), named=True, filling=Filling()):
             raise UsageError(
                 "--policy-id makes a policy ours as it is: give the other options to the next apply"
             )

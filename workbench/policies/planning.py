@@ -248,22 +248,15 @@ async def adopt(desk: Desk, name: str, policy_id: str) -> None:
         raise RefusedError(
             f"there is no policy {policy_id}; its id is in its address in the portal"
         ) from error
-    if lost := bodies.exclusions_without(found, template):
+    if lost := bodies.exclusions_without(
+        found, template, {".".join(place) for place in catalog.PLACES.values()}
+    ):
         raise RefusedError(
             f"{name}: policy {policy_id} leaves out what the file of this policy has no place for ({'; '.join(lost)}), so a"
             " later apply would take that away. It is not made ours. Name the same principals, users or groups by their ids"
             " in the policy, or give the policy a file with those exclusions (--folder)"
         )
     old = desk.book.entries.get(name)
-    conditions = found.get("conditions") or {}
-    clients, users = conditions.get("clientApplications") or {}, conditions.get("users") or {}
-    held = Filling(
-        principals=_ids(clients.get("excludeServicePrincipals")),
-        agents=_ids(clients.get("excludeAgentIdServicePrincipals")),
-        users=_ids(users.get("excludeUsers")),
-        groups=_ids(users.get("excludeGroups")),
-        locations=_ids((conditions.get("locations") or {}).get("excludeLocations")),
-    )
     modified = str(found.get("modifiedDateTime") or found.get("createdDateTime") or "")
     entry = Entry(
         id=policy_id.lower(),
@@ -271,7 +264,7 @@ async def adopt(desk: Desk, name: str, policy_id: str) -> None:
         body=copy.deepcopy(found),
         modified=str(found.get("modifiedDateTime") or ""),
         since=modified or desk.now().isoformat(),
-        filling=held.to_body(),
+        filling=catalog.held_in(found).to_body(),
         saved=old.saved if old and old.id == policy_id.lower() else (),
     )
     desk.book.put(name, entry)
@@ -280,10 +273,6 @@ async def adopt(desk: Desk, name: str, policy_id: str) -> None:
         f" {bodies.printable(found.get('state'))}) is ours from now on, as it is; nothing was written to the tenant."
         f" What apply would change in it is shown by: plan {name}"
     )
-
-
-def _ids(value: object) -> tuple[str, ...]:
-    return tuple(sorted(one for one in value if isinstance(one, str))) if isinstance(value, list) else ()
 
 
 def _indented(lines: Iterable[str]) -> str:
